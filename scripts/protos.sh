@@ -4,11 +4,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-.}
-bin=${VENV:-.venv}/bin
+bin=$(cd "${VENV:-.venv}/bin" && pwd)
 rm -rf "$out/tessera/api"
 mkdir -p "$out/tessera/api"
 protos=$(cd protos && find tessera -name '*.proto' | sort)
 # shellcheck disable=SC2086
-PATH="$PWD/$bin:$PATH" "$bin/python" -m grpc_tools.protoc -Iprotos \
+PATH="$bin:$PATH" "$bin/python" -m grpc_tools.protoc -Iprotos \
   --python_out="$out" --grpc_python_out="$out" --mypy_out=quiet:"$out" --mypy_grpc_out=quiet:"$out" $protos
 find "$out/tessera/api" -type d -exec touch {}/__init__.py \;

@@ -1,0 +1,74 @@
+# Everything that a person does with a checkout. Needs Python 3.11+ and make; the rest is installed into .venv and .tools.
+#   make demo    train on a photograph, register, deploy, ask, and print what came of it
+#   make test    all checks and all tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup demo up down test check lint types imports unit protos format bench clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+# torch goes first and alone, so that nothing else in the resolution can choose another build of it.
+$(VENV)/.runtime: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --constraint constraints.txt torch
+	$(PIP) --constraint constraints.txt --editable '.[embedded,services,trainers]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	$(PIP) --constraint constraints.txt --editable '.[embedded,services,trainers,dev]'
+	touch $@
+
+# The tests' tools from npm; node itself comes as a wheel.
+.tools/.done: tests/tools/package.json tests/tools/package-lock.json $(VENV)/.dev
+	mkdir -p .tools
+	cp tests/tools/package.json tests/tools/package-lock.json .tools/
+	cd .tools && npm ci --no-audit --no-fund --loglevel=error
+	touch $@
+
+setup: $(VENV)/.runtime
+
+demo: $(VENV)/.runtime
+	tessera demo --picture examples/photo.jpg $(ARGS)
+
+up: $(VENV)/.runtime
+	tessera up $(ARGS)
+
+down: $(VENV)/.runtime
+	tessera down
+
+test: check unit
+
+check: lint types imports
+
+lint: $(VENV)/.dev
+	ruff check .
+	ruff format --check .
+
+types: $(VENV)/.dev
+	mypy
+
+imports: $(VENV)/.dev
+	lint-imports
+
+unit: .tools/.done
+	pytest --cov --cov-report=term $(ARGS)
+
+protos: .tools/.done
+	scripts/protos.sh
+	cd protos && ../.tools/node_modules/.bin/buf lint
+
+format: $(VENV)/.dev
+	ruff check --fix .
+	ruff format .
+
+bench: .tools/.done
+	python -m benchmarks.registry
+	python -m benchmarks.serving
+
+clean:
+	rm -rf $(VENV) .tools
