@@ -1,0 +1,25 @@
+"""Ask where a piece belongs, from Python.
+
+    python clients/python/classify.py MODEL PIECE.png [ADDRESS]
+
+Needs the `tessera` package alone.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from tessera.client import Client
+
+
+async def main(model: str, piece: str, address: str = "127.0.0.1:8001") -> None:
+    """Print the five cells where the piece most likely belongs."""
+    async with Client(inference=address) as client:
+        answer = await client.inference.classify_cell(model, image=Path(piece).read_bytes())
+    print(f"{model} version {answer.answered_by.version}, grid {answer.columns} x {answer.rows}")
+    for cell in answer.candidates:
+        print(f"  column {cell.column:2d}  row {cell.row:2d}  {cell.probability:7.2%}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
