@@ -1,0 +1,157 @@
+"""Tensors on the wire and in memory: conversion between `common.v1.Tensor` and numpy, and the checks that both sides of a model need.
+
+The names of element types are those of the Open Inference Protocol ("FP32", "INT64", ...). Everything that comes from outside is checked
+here before a model sees it: type, shape, number of bytes, NaN and infinity.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera.api.common.v1 import common_pb2
+from tessera.errors import InvalidArgumentError
+
+Array = NDArray[Any]
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    "UINT8": np.dtype(np.uint8),
+    "INT32": np.dtype(np.int32),
+    "INT64": np.dtype(np.int64),
+    "FP16": np.dtype(np.float16),
+    "FP32": np.dtype(np.float32),
+    "FP64": np.dtype(np.float64),
+}
+"""Element types by their protocol name."""
+
+MAX_DIMENSIONS = 8
+"""More dimensions than this are refused: no model here needs them, and numpy itself ends at 64."""
+
+_PREFIX = "DATA_TYPE_"
+
+
+class Spec(Protocol):
+    """What a model declares about one input or output, wherever the declaration is kept."""
+
+    @property
+    def name(self) -> str:
+        """Name in the model graph."""
+
+    @property
+    def data_type(self) -> str:
+        """A key of `DTYPES`."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Extents; -1 stands for any positive extent."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """The `Spec` of a task's tensor.
+
+    Attributes:
+        name: Name in the model graph.
+        data_type: A key of `DTYPES`.
+        shape: Extents; -1 stands for any positive extent (usually the batch).
+    """
+
+    name: str
+    data_type: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The tensors that every model of a task takes and gives.
+
+    Attributes:
+        inputs: What goes in, in order.
+        outputs: What comes out, in order.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def type_name(dtype: np.dtype[Any], field: str = "data_type") -> str:
+    """Return the protocol name of a numpy element type, for example "FP32"; InvalidArgumentError if the protocol has none."""
+    for name, known in DTYPES.items():
+        if dtype == known:
+            return name
+    raise InvalidArgumentError.unknown("element type", str(dtype), (str(known) for known in DTYPES.values()), field=field)
+
+
+def from_proto(tensor: common_pb2.Tensor, field: str) -> Array:
+    """Return the array that a message carries, read-only and without a copy where the machine is little endian.
+
+    Args:
+        tensor: The message.
+        field: Path of the message in the request, for errors.
+
+    Raises:
+        InvalidArgumentError: Unknown type, more than `MAX_DIMENSIONS` dimensions, an extent below 1, a number of bytes that does not fit
+            the shape, a BOOL other than 0 or 1, or NaN or infinity.
+    """
+    dtype = _dtype(tensor.data_type, f"{field}.data_type")
+    shape = tuple(tensor.shape)
+    if len(shape) > MAX_DIMENSIONS:
+        raise InvalidArgumentError(f"{len(shape)} dimensions; at most {MAX_DIMENSIONS} are allowed", field=f"{field}.shape")
+    if any(extent < 1 for extent in shape):
+        raise InvalidArgumentError(f"shape {list(shape)} has an extent below 1", field=f"{field}.shape")
+    # Python's integers do not overflow, so a product beyond 64 bits is simply too large for the bytes that came.
+    expected = math.prod(shape) * dtype.itemsize
+    if len(tensor.data) != expected:
+        message = f"{len(tensor.data)} bytes came, but shape {list(shape)} of {dtype} needs {expected}"
+        raise InvalidArgumentError(message, field=f"{field}.data")
+    if dtype == np.bool_ and tensor.data.translate(None, b"\x00\x01"):
+        raise InvalidArgumentError("a BOOL is neither 0 nor 1", field=f"{field}.data")
+    array = np.frombuffer(tensor.data, dtype=dtype.newbyteorder("<")).reshape(shape).astype(dtype, copy=False)
+    check_finite(array, f"{field}.data")
+    return array
+
+
+def to_proto(array: Array) -> common_pb2.Tensor:
+    """Return the message that carries `array`; InvalidArgumentError for an element type that the protocol does not have."""
+    name = type_name(array.dtype)
+    little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return common_pb2.Tensor(data_type=common_pb2.DataType.Value(_PREFIX + name), shape=array.shape, data=little_endian.tobytes(order="C"))
+
+
+def check_array(array: Array, spec: Spec, field: str) -> None:
+    """Check that `array` is what `spec` declares.
+
+    Raises:
+        InvalidArgumentError: Another element type, number of dimensions or extent, or NaN or infinity.
+    """
+    expected = DTYPES.get(spec.data_type)
+    if expected is None:
+        raise InvalidArgumentError.unknown("element type", spec.data_type, DTYPES, field=field)
+    if array.dtype != expected:
+        raise InvalidArgumentError(f"{spec.name} has element type {array.dtype}; {spec.data_type} is needed", field=field)
+    fits = len(array.shape) == len(spec.shape) and all(
+        extent == declared or (declared == -1 and extent > 0) for extent, declared in zip(array.shape, spec.shape, strict=True)
+    )
+    if not fits:
+        message = f"{spec.name} has shape {list(array.shape)}; {list(spec.shape)} is needed (-1: any)"
+        raise InvalidArgumentError(message, field=field)
+    check_finite(array, field)
+
+
+def check_finite(array: Array, field: str) -> None:
+    """Raise InvalidArgumentError if a floating point array holds NaN or infinity."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InvalidArgumentError("there is NaN or infinity among the values", field=field)
+
+
+def _dtype(value: int, field: str) -> np.dtype[Any]:
+    """Return the numpy type of a `common.v1.DataType` number, which a newer peer may send beyond those known here."""
+    known = dict(zip(common_pb2.DataType.values(), common_pb2.DataType.keys(), strict=True))
+    name = known.get(common_pb2.DataType.ValueType(value), "").removeprefix(_PREFIX)
+    if name not in DTYPES:
+        raise InvalidArgumentError.unknown("data type", str(value), DTYPES, field=field)
+    return DTYPES[name]
