@@ -1,0 +1,160 @@
+"""SQL for the services that keep their truth in it: SQLite (WAL) embedded, PostgreSQL by URL, with one behaviour for both.
+
+A service opens its database once, migrates it once, and then works in `reading` and `writing` sessions. A writing session on SQLite takes
+the write lock at its beginning (BEGIN IMMEDIATE), so that two writers queue instead of failing half way; a reading session sees one
+snapshot from its first statement to its last on both databases.
+"""
+
+import importlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command, context
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import exc
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from tessera.errors import FailedPreconditionError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
+
+LOCK_TIMEOUT_S = 10
+"""How long a statement waits for a lock before it gives up."""
+
+POSTGRESQL_OPTIONS = f"-c lock_timeout={LOCK_TIMEOUT_S}s -c statement_timeout=30s -c idle_in_transaction_session_timeout=60s"
+"""A process that hangs inside a transaction must not hold up every other replica for ever."""
+
+MIGRATION_LOCK = 0x7E55E7A
+"""Key of the advisory lock under which PostgreSQL lets one process at a time migrate."""
+
+_migrating = threading.Lock()
+_WRITE = "tessera_write"
+
+
+def open_database(url: str) -> Engine:
+    """Return an engine; nothing is connected yet.
+
+    Args:
+        url: `sqlite:////absolute/file.db` (its folder is made) or `postgresql+psycopg://user:password@host:port/database`.
+
+    Raises:
+        InvalidArgumentError: The URL is malformed or names another database.
+    """
+    try:
+        parsed = make_url(url)
+    except exc.ArgumentError as error:
+        raise InvalidArgumentError("the database URL cannot be parsed", field="database_url") from error
+    if parsed.drivername in {"sqlite", "sqlite+pysqlite"}:
+        return _open_sqlite(parsed)
+    if parsed.drivername == "postgresql+psycopg":
+        connect = {"connect_timeout": 5, "options": POSTGRESQL_OPTIONS}
+        return sa.create_engine(parsed, pool_pre_ping=True, pool_size=8, max_overflow=8, pool_timeout=LOCK_TIMEOUT_S, connect_args=connect)
+    raise InvalidArgumentError.unknown("database", parsed.drivername, ["sqlite", "postgresql+psycopg"], field="database_url")
+
+
+def _open_sqlite(url: URL) -> Engine:
+    """Return an engine on a SQLite file in WAL mode."""
+    if not url.database or url.database == ":memory:":
+        raise InvalidArgumentError("a SQLite URL must name a file: sqlite:////absolute/file.db", field="database_url")
+    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(url, pool_size=8, max_overflow=8, pool_timeout=LOCK_TIMEOUT_S, connect_args={"timeout": LOCK_TIMEOUT_S})
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+        # The driver must not begin transactions by itself, or it would begin them without the write lock.
+        connection.isolation_level = None
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITE) else "BEGIN")
+
+    return engine
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Session]:
+    """Yield a session on one consistent snapshot; what it changes is rolled back.
+
+    Raises:
+        UnavailableError: The database cannot be reached or does not answer in time.
+    """
+    if engine.dialect.name == "postgresql":
+        engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    with _translated(), Session(engine, expire_on_commit=False) as session:
+        yield session
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Session]:
+    """Yield a session that is committed at the end, or rolled back if the block raises.
+
+    Raises:
+        UnavailableError: The database cannot be reached or a lock could not be had in time; nothing was changed unless the
+            connection broke during the commit itself.
+        ResourceExhaustedError: The database's disk is full.
+    """
+    with _translated(), Session(engine.execution_options(**{_WRITE: True}), expire_on_commit=False) as session, session.begin():
+        yield session
+
+
+def check_database(engine: Engine) -> None:
+    """Return if the database answers.
+
+    Raises:
+        UnavailableError: It does not.
+    """
+    with reading(engine) as session:
+        session.execute(sa.text("SELECT 1"))
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Translate what the driver raises when the database is away or full; everything else is a bug and passes."""
+    try:
+        yield
+    except (exc.OperationalError, exc.InterfaceError) as error:
+        reason = str(error.orig).strip().partition("\n")[0]
+        if "disk is full" in reason or getattr(error.orig, "sqlstate", None) == "53100":
+            raise ResourceExhaustedError(f"the database's disk is full: {reason}") from error
+        raise UnavailableError(f"the database is unavailable: {reason}", retry_after_s=1.0) from error
+    except exc.TimeoutError as error:
+        raise UnavailableError("the database is unavailable: all connections are busy", retry_after_s=1.0) from error
+
+
+def migrate(engine: Engine, package: str) -> None:
+    """Bring the schema to the newest revision. Several processes may do this at once: one works, the others wait and find it done.
+
+    Args:
+        package: Import path of an Alembic folder (`env.py`, `versions/`), for example `services.registry.migrations`.
+
+    Raises:
+        UnavailableError: The database cannot be reached.
+        FailedPreconditionError: The schema was made by a newer release.
+    """
+    config = Config()
+    config.set_main_option("script_location", importlib.import_module(package).__path__[0])
+    with _migrating, writing(engine) as session:
+        if engine.dialect.name == "postgresql":
+            session.execute(sa.text("SET LOCAL lock_timeout = 0"))
+            session.execute(sa.text("SET LOCAL statement_timeout = 0"))
+            session.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+        config.attributes["connection"] = session.connection()
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise FailedPreconditionError(
+                f"the database schema is not known to this release, which may be older than it: {error}"
+            ) from error
+
+
+def run_migrations(metadata: sa.MetaData) -> None:
+    """Run the migrations that `migrate` asked for; an `env.py` consists of this call with the metadata of its tables."""
+    context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, transactional_ddl=True)
+    context.run_migrations()
