@@ -1,0 +1,1 @@
+"""The Python client: async, typed, with deadlines on every call."""

@@ -1,0 +1,34 @@
+"""The registry's client: files in and out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tessera.blobs import BlobRef, download_file, upload_bytes, upload_file
+from tessera.client.registry_base import RegistryCalls
+
+
+class BlobCalls(RegistryCalls):
+    """Calls about blobs, which are named by their sha256."""
+
+    async def upload_file(self, path: Path, on_progress: Callable[[int], None] | None = None) -> BlobRef:
+        """Store a file unless it is stored already, and return its digest and size. `on_progress` is told the bytes sent so far.
+
+        Raises:
+            FileNotFoundError: No such file.
+            InvalidArgumentError: It is larger than 2 GiB.
+            ResourceExhaustedError: The store is full.
+        """
+        return await upload_file(self.stub, path, on_progress)
+
+    async def upload_bytes(self, data: bytes) -> BlobRef:
+        """Store bytes unless they are stored already, and return their digest and size."""
+        return await upload_bytes(self.stub, data)
+
+    async def download_file(self, ref: BlobRef, destination: Path, on_progress: Callable[[int], None] | None = None) -> None:
+        """Write a blob to a file; it appears complete and verified, or not at all.
+
+        Raises:
+            NotFoundError: No such blob.
+            DataLossError: The bytes that came do not have the digest.
+        """
+        await download_file(self.stub, ref, destination, on_progress)
