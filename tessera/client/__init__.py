@@ -1,1 +1,13 @@
-"""The Python client: async, typed, with deadlines on every call."""
+"""The Python client: async, typed, with deadlines on every call.
+
+async with Client() as client:
+    async for model in client.registry.list_models():
+        print(model.name, dict(model.aliases))
+"""
+
+from tessera.client.client import Client
+from tessera.client.inference import InferenceClient
+from tessera.client.registry import RegistryClient
+from tessera.client.trainer import TrainerClient
+
+__all__ = ["Client", "InferenceClient", "RegistryClient", "TrainerClient"]

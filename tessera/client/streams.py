@@ -1,7 +1,7 @@
 """Server streams that outlive a server."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TypeVar, cast
 
 import grpc
@@ -16,7 +16,9 @@ M = TypeVar("M")
 log = structlog.get_logger()
 
 
-async def resumed(open_stream: Callable[[], grpc.aio.UnaryStreamCall[Q, M]], *, idle_timeout_s: float, what: str) -> AsyncIterator[M]:
+async def resumed(
+    open_stream: Callable[[], grpc.aio.UnaryStreamCall[Q, M]], *, idle_timeout_s: float, what: str
+) -> AsyncGenerator[M, None]:
     """Yield the messages of a stream and open it again, with growing pauses, whenever it ends or breaks, until the caller stops.
 
     Args:

@@ -1,0 +1,76 @@
+"""The inference service: typed tasks, and what a server serves."""
+
+from typing import TYPE_CHECKING
+
+import grpc
+
+from tessera.api.common.v1.common_pb2 import Tensor
+from tessera.api.inference.v1 import puzzle_pb2, serving_pb2
+from tessera.api.inference.v1.puzzle_pb2_grpc import PuzzleServiceStub
+from tessera.api.inference.v1.serving_pb2_grpc import ServingServiceStub
+from tessera.client.calls import call, selector
+
+if TYPE_CHECKING:
+    from tessera.api.inference.v1.puzzle_pb2_grpc import PuzzleServiceAsyncStub
+    from tessera.api.inference.v1.serving_pb2_grpc import ServingServiceAsyncStub
+
+
+class InferenceClient:
+    """Typed calls to an inference server.
+
+    Every method raises the `tessera.errors.TesseraError` that matches the status, as `RegistryClient` does; `ResourceExhaustedError` means
+    that the server sheds load and says in `retry_after_s` when to come back.
+
+    Args:
+        channel: From `tessera.rpc.channel.open_channel`; the caller closes it.
+        timeout_s: Deadline of one call, retries included; the server drops what it cannot answer in time.
+
+    Example:
+        answer = await inference.classify_cell(Path("piece.png").read_bytes(), "puzzle")
+        print(answer.candidates[0].column, answer.candidates[0].row)
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, timeout_s: float = 10.0) -> None:
+        self.puzzle_stub: PuzzleServiceAsyncStub = PuzzleServiceStub(channel)
+        self.serving_stub: ServingServiceAsyncStub = ServingServiceStub(channel)
+        self.timeout_s = timeout_s
+
+    async def classify_cell(
+        self,
+        piece: bytes | Tensor,
+        model: str,
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        top_k: int = 5,
+        include_probabilities: bool = False,
+    ) -> puzzle_pb2.ClassifyCellResponse:
+        """Return the cells where a piece most likely belongs, best first.
+
+        Args:
+            piece: An image file (PNG, JPEG or WebP; at most 10 MB and 16 million pixels), or the network's input: FP32, [64, 64, 3], 0 to 1.
+            model: Its name.
+            version: An exact version; or
+            alias: an alias. The alias `champion` if neither is given.
+            top_k: How many cells, 1 to their number.
+            include_probabilities: Answer the probability of every cell too.
+
+        Raises:
+            InvalidArgumentError: Not an image, too large, a tensor of another shape or type, NaN.
+            NotFoundError: No such model, version or alias.
+            ResourceExhaustedError: The queue is full.
+            DeadlineExceededError: It took longer than `timeout_s`.
+        """
+        request = puzzle_pb2.ClassifyCellRequest(
+            model=selector(model, version, alias), top_k=top_k, include_probabilities=include_probabilities
+        )
+        if isinstance(piece, bytes):
+            request.image = piece
+        else:
+            request.tensor.CopyFrom(piece)
+        return await call(self.puzzle_stub.ClassifyCell, request, timeout_s=self.timeout_s, idempotent=True)
+
+    async def list_served(self, model: str = "") -> serving_pb2.ListServedResponse:
+        """Return every version that the server holds or is loading, with its state; only of one model if named."""
+        request = serving_pb2.ListServedRequest(model=model)
+        return await call(self.serving_stub.ListServed, request, timeout_s=self.timeout_s, idempotent=True)
