@@ -1,0 +1,58 @@
+"""Every command in the README runs, in the order in which a reader meets them, against a stack of its own."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.ports import free_port_base
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Runs this very test.
+RECURSIVE = {"make test"}
+
+
+def blocks(document: Path) -> list[str]:
+    """Return the shell blocks of a document, without commands that would run the tests again."""
+    found = (match.group(1) for match in BLOCK.finditer(document.read_text()))
+    kept = ("\n".join(line for line in block.splitlines() if line.split("#")[0].strip() not in RECURSIVE) for block in found)
+    return [block for block in kept if block.strip()]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Yield the environment of a reader with an empty home and free ports; stop whatever the commands started."""
+    base = free_port_base()
+    environment = os.environ | {
+        "PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}",
+        "NODE_PATH": str(ROOT / ".tools/node_modules"),
+        "TESSERA_HOME": str(tmp_path / "home"),
+        "TESSERA_PORT_BASE": str(base),
+        "HOME": os.environ.get("HOME", str(tmp_path)),
+    }
+    yield environment
+    subprocess.run(["tessera", "down"], env=environment, cwd=ROOT, check=False, timeout=60)
+
+
+def at_port_base(text: str, base: str) -> str:
+    """Return `text` with the default ports 8001 to 8079 moved to the port base of this test."""
+    return re.sub(r"(?<=[:=])80(\d\d)\b", lambda match: str(int(base) + int(match.group(1))), text)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_command_of_the_readme_works(shell: dict[str, str], tmp_path: Path) -> None:
+    document = ROOT / "README.md"
+    commands = blocks(document)
+    assert any("make demo" in block for block in commands)
+    for block in commands:
+        script = at_port_base(block, shell["TESSERA_PORT_BASE"])
+        result = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script], env=shell, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+        )
+        assert result.returncode == 0, f"{block}\n--- stdout\n{result.stdout[-4000:]}\n--- stderr\n{result.stderr[-4000:]}"
