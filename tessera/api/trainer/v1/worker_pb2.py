@@ -26,31 +26,31 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from tessera.api.trainer.v1 import trainer_pb2 as tessera_dot_api_dot_trainer_dot_v1_dot_trainer__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tessera/api/trainer/v1/worker.proto\x12\x16tessera.api.trainer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a$tessera/api/trainer/v1/trainer.proto\"Y\n\x15RegisterWorkerRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x30\n\x08\x66\x61milies\x18\x02 \x03(\x0b\x32\x1e.tessera.api.trainer.v1.Family\"O\n\x16RegisterWorkerResponse\x12\x35\n\x12heartbeat_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"I\n\x0f\x43laimJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x16\n\x0e\x64\x65livery_count\x18\x03 \x01(\x03\"w\n\x10\x43laimJobResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x1b.tessera.api.trainer.v1.Job\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbb\x01\n\x15ReportProgressRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\x32\n\x08progress\x18\x03 \x01(\x0b\x32 .tessera.api.trainer.v1.Progress\x12\x1f\n\x12resumed_from_epoch\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rexperiment_id\x18\x05 \x01(\tB\x15\n\x13_resumed_from_epoch\"2\n\x16ReportProgressResponse\x12\x18\n\x10\x63\x61ncel_requested\x18\x01 \x01(\x08\"\x90\x01\n\x14\x46inishAttemptRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\x37\n\x07outcome\x18\x03 \x01(\x0e\x32&.tessera.api.trainer.v1.AttemptOutcome\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x03\"A\n\x15\x46inishAttemptResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x1b.tessera.api.trainer.v1.Job*\xad\x01\n\x0e\x41ttemptOutcome\x12\x1f\n\x1b\x41TTEMPT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41TTEMPT_OUTCOME_SUCCEEDED\x10\x01\x12\x1d\n\x19\x41TTEMPT_OUTCOME_RETRYABLE\x10\x02\x12\x1d\n\x19\x41TTEMPT_OUTCOME_PERMANENT\x10\x03\x12\x1d\n\x19\x41TTEMPT_OUTCOME_CANCELLED\x10\x04\x32\xbe\x03\n\rWorkerService\x12o\n\x0eRegisterWorker\x12-.tessera.api.trainer.v1.RegisterWorkerRequest\x1a..tessera.api.trainer.v1.RegisterWorkerResponse\x12]\n\x08\x43laimJob\x12\'.tessera.api.trainer.v1.ClaimJobRequest\x1a(.tessera.api.trainer.v1.ClaimJobResponse\x12o\n\x0eReportProgress\x12-.tessera.api.trainer.v1.ReportProgressRequest\x1a..tessera.api.trainer.v1.ReportProgressResponse\x12l\n\rFinishAttempt\x12,.tessera.api.trainer.v1.FinishAttemptRequest\x1a-.tessera.api.trainer.v1.FinishAttemptResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tessera/api/trainer/v1/worker.proto\x12\x16tessera.api.trainer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a$tessera/api/trainer/v1/trainer.proto\"Y\n\x15RegisterWorkerRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x30\n\x08\x66\x61milies\x18\x02 \x03(\x0b\x32\x1e.tessera.api.trainer.v1.Family\"\x7f\n\x16RegisterWorkerResponse\x12\x35\n\x12heartbeat_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bqueue_lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"I\n\x0f\x43laimJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x16\n\x0e\x64\x65livery_count\x18\x03 \x01(\x03\"w\n\x10\x43laimJobResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x1b.tessera.api.trainer.v1.Job\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbb\x01\n\x15ReportProgressRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\x32\n\x08progress\x18\x03 \x01(\x0b\x32 .tessera.api.trainer.v1.Progress\x12\x1f\n\x12resumed_from_epoch\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rexperiment_id\x18\x05 \x01(\tB\x15\n\x13_resumed_from_epoch\"2\n\x16ReportProgressResponse\x12\x18\n\x10\x63\x61ncel_requested\x18\x01 \x01(\x08\"\x90\x01\n\x14\x46inishAttemptRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\x37\n\x07outcome\x18\x03 \x01(\x0e\x32&.tessera.api.trainer.v1.AttemptOutcome\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x03\"A\n\x15\x46inishAttemptResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x1b.tessera.api.trainer.v1.Job*\xcb\x01\n\x0e\x41ttemptOutcome\x12\x1f\n\x1b\x41TTEMPT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41TTEMPT_OUTCOME_SUCCEEDED\x10\x01\x12\x1d\n\x19\x41TTEMPT_OUTCOME_RETRYABLE\x10\x02\x12\x1d\n\x19\x41TTEMPT_OUTCOME_PERMANENT\x10\x03\x12\x1d\n\x19\x41TTEMPT_OUTCOME_CANCELLED\x10\x04\x12\x1c\n\x18\x41TTEMPT_OUTCOME_RELEASED\x10\x05\x32\xbe\x03\n\rWorkerService\x12o\n\x0eRegisterWorker\x12-.tessera.api.trainer.v1.RegisterWorkerRequest\x1a..tessera.api.trainer.v1.RegisterWorkerResponse\x12]\n\x08\x43laimJob\x12\'.tessera.api.trainer.v1.ClaimJobRequest\x1a(.tessera.api.trainer.v1.ClaimJobResponse\x12o\n\x0eReportProgress\x12-.tessera.api.trainer.v1.ReportProgressRequest\x1a..tessera.api.trainer.v1.ReportProgressResponse\x12l\n\rFinishAttempt\x12,.tessera.api.trainer.v1.FinishAttemptRequest\x1a-.tessera.api.trainer.v1.FinishAttemptResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tessera.api.trainer.v1.worker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ATTEMPTOUTCOME']._serialized_start=958
-  _globals['_ATTEMPTOUTCOME']._serialized_end=1131
+  _globals['_ATTEMPTOUTCOME']._serialized_start=1006
+  _globals['_ATTEMPTOUTCOME']._serialized_end=1209
   _globals['_REGISTERWORKERREQUEST']._serialized_start=133
   _globals['_REGISTERWORKERREQUEST']._serialized_end=222
   _globals['_REGISTERWORKERRESPONSE']._serialized_start=224
-  _globals['_REGISTERWORKERRESPONSE']._serialized_end=303
-  _globals['_CLAIMJOBREQUEST']._serialized_start=305
-  _globals['_CLAIMJOBREQUEST']._serialized_end=378
-  _globals['_CLAIMJOBRESPONSE']._serialized_start=380
-  _globals['_CLAIMJOBRESPONSE']._serialized_end=499
-  _globals['_REPORTPROGRESSREQUEST']._serialized_start=502
-  _globals['_REPORTPROGRESSREQUEST']._serialized_end=689
-  _globals['_REPORTPROGRESSRESPONSE']._serialized_start=691
-  _globals['_REPORTPROGRESSRESPONSE']._serialized_end=741
-  _globals['_FINISHATTEMPTREQUEST']._serialized_start=744
-  _globals['_FINISHATTEMPTREQUEST']._serialized_end=888
-  _globals['_FINISHATTEMPTRESPONSE']._serialized_start=890
-  _globals['_FINISHATTEMPTRESPONSE']._serialized_end=955
-  _globals['_WORKERSERVICE']._serialized_start=1134
-  _globals['_WORKERSERVICE']._serialized_end=1580
+  _globals['_REGISTERWORKERRESPONSE']._serialized_end=351
+  _globals['_CLAIMJOBREQUEST']._serialized_start=353
+  _globals['_CLAIMJOBREQUEST']._serialized_end=426
+  _globals['_CLAIMJOBRESPONSE']._serialized_start=428
+  _globals['_CLAIMJOBRESPONSE']._serialized_end=547
+  _globals['_REPORTPROGRESSREQUEST']._serialized_start=550
+  _globals['_REPORTPROGRESSREQUEST']._serialized_end=737
+  _globals['_REPORTPROGRESSRESPONSE']._serialized_start=739
+  _globals['_REPORTPROGRESSRESPONSE']._serialized_end=789
+  _globals['_FINISHATTEMPTREQUEST']._serialized_start=792
+  _globals['_FINISHATTEMPTREQUEST']._serialized_end=936
+  _globals['_FINISHATTEMPTRESPONSE']._serialized_start=938
+  _globals['_FINISHATTEMPTRESPONSE']._serialized_end=1003
+  _globals['_WORKERSERVICE']._serialized_start=1212
+  _globals['_WORKERSERVICE']._serialized_end=1658
 # @@protoc_insertion_point(module_scope)

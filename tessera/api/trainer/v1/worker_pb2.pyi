@@ -37,6 +37,8 @@ class _AttemptOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Attemp
     """Another try would end the same way (bad input)."""
     ATTEMPT_OUTCOME_CANCELLED: _AttemptOutcome.ValueType  # 4
     """Stopped because a person asked for it."""
+    ATTEMPT_OUTCOME_RELEASED: _AttemptOutcome.ValueType  # 5
+    """Given up because the worker is being stopped: another worker goes on at once, and the attempt does not count."""
 
 class AttemptOutcome(_AttemptOutcome, metaclass=_AttemptOutcomeEnumTypeWrapper):
     """AttemptOutcome is how an attempt ended."""
@@ -51,6 +53,8 @@ ATTEMPT_OUTCOME_PERMANENT: AttemptOutcome.ValueType  # 3
 """Another try would end the same way (bad input)."""
 ATTEMPT_OUTCOME_CANCELLED: AttemptOutcome.ValueType  # 4
 """Stopped because a person asked for it."""
+ATTEMPT_OUTCOME_RELEASED: AttemptOutcome.ValueType  # 5
+"""Given up because the worker is being stopped: another worker goes on at once, and the attempt does not count."""
 Global___AttemptOutcome: _TypeAlias = AttemptOutcome  # noqa: Y015
 
 @_typing.final
@@ -88,18 +92,24 @@ class RegisterWorkerResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    QUEUE_LEASE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
         """Announce again within this time."""
+
+    @_builtins.property
+    def queue_lease(self) -> _duration_pb2.Duration:
+        """An entry of the queue that its worker has not renewed for this long may be taken over."""
 
     def __init__(
         self,
         *,
         heartbeat_interval: _duration_pb2.Duration | None = ...,
+        queue_lease: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "queue_lease", b"queue_lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "queue_lease", b"queue_lease"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

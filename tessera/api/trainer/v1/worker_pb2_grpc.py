@@ -69,7 +69,8 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ClaimJob(self, request, context):
-        """ClaimJob begins the next attempt at a job and gives its fencing token. FAILED_PRECONDITION if the job has ended: acknowledge and forget it.
+        """ClaimJob begins the next attempt at a job and gives its fencing token. FAILED_PRECONDITION if the job has ended or another attempt
+        is alive: acknowledge and forget the entry. The same worker and delivery count again answers the same attempt.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

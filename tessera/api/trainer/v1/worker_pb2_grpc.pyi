@@ -36,7 +36,9 @@ class WorkerServiceStub:
     RegisterWorker: _grpc.UnaryUnaryMultiCallable[_worker_pb2.RegisterWorkerRequest, _worker_pb2.RegisterWorkerResponse]
     """RegisterWorker announces a worker and the families it can train. Repeated as a heartbeat."""
     ClaimJob: _grpc.UnaryUnaryMultiCallable[_worker_pb2.ClaimJobRequest, _worker_pb2.ClaimJobResponse]
-    """ClaimJob begins the next attempt at a job and gives its fencing token. FAILED_PRECONDITION if the job has ended: acknowledge and forget it."""
+    """ClaimJob begins the next attempt at a job and gives its fencing token. FAILED_PRECONDITION if the job has ended or another attempt
+    is alive: acknowledge and forget the entry. The same worker and delivery count again answers the same attempt.
+    """
     ReportProgress: _grpc.UnaryUnaryMultiCallable[_worker_pb2.ReportProgressRequest, _worker_pb2.ReportProgressResponse]
     """ReportProgress renews the attempt and tells how far it is. ABORTED if a later attempt has begun: stop at once."""
     FinishAttempt: _grpc.UnaryUnaryMultiCallable[_worker_pb2.FinishAttemptRequest, _worker_pb2.FinishAttemptResponse]
@@ -50,7 +52,9 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     RegisterWorker: _aio.UnaryUnaryMultiCallable[_worker_pb2.RegisterWorkerRequest, _worker_pb2.RegisterWorkerResponse]  # type: ignore[assignment]
     """RegisterWorker announces a worker and the families it can train. Repeated as a heartbeat."""
     ClaimJob: _aio.UnaryUnaryMultiCallable[_worker_pb2.ClaimJobRequest, _worker_pb2.ClaimJobResponse]  # type: ignore[assignment]
-    """ClaimJob begins the next attempt at a job and gives its fencing token. FAILED_PRECONDITION if the job has ended: acknowledge and forget it."""
+    """ClaimJob begins the next attempt at a job and gives its fencing token. FAILED_PRECONDITION if the job has ended or another attempt
+    is alive: acknowledge and forget the entry. The same worker and delivery count again answers the same attempt.
+    """
     ReportProgress: _aio.UnaryUnaryMultiCallable[_worker_pb2.ReportProgressRequest, _worker_pb2.ReportProgressResponse]  # type: ignore[assignment]
     """ReportProgress renews the attempt and tells how far it is. ABORTED if a later attempt has begun: stop at once."""
     FinishAttempt: _aio.UnaryUnaryMultiCallable[_worker_pb2.FinishAttemptRequest, _worker_pb2.FinishAttemptResponse]  # type: ignore[assignment]
@@ -73,7 +77,9 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_pb2.ClaimJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.ClaimJobResponse, _abc.Awaitable[_worker_pb2.ClaimJobResponse]]:
-        """ClaimJob begins the next attempt at a job and gives its fencing token. FAILED_PRECONDITION if the job has ended: acknowledge and forget it."""
+        """ClaimJob begins the next attempt at a job and gives its fencing token. FAILED_PRECONDITION if the job has ended or another attempt
+        is alive: acknowledge and forget the entry. The same worker and delivery count again answers the same attempt.
+        """
 
     @_abc_1.abstractmethod
     def ReportProgress(
