@@ -1,0 +1,1 @@
+"""Training: families of models, the loop that they share, and the worker that runs jobs."""
