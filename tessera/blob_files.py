@@ -4,7 +4,7 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,9 @@ CHUNK_BYTES = 1 << 20
 
 MAX_BLOB_BYTES = 2 << 30
 """Largest blob, bytes."""
+
+OnProgress = Callable[[int, int], None]
+"""Called with the bytes moved so far and the bytes in all, from any thread; begins anew after a broken connection."""
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -130,6 +133,11 @@ class VerifiedFile:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
         self._temporary.unlink(missing_ok=True)
+
+    @property
+    def written_bytes(self) -> int:
+        """Bytes written so far."""
+        return self._verifier.seen_bytes
 
     def write(self, chunk: bytes) -> None:
         """Append bytes."""

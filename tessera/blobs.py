@@ -1,0 +1,167 @@
+"""The client side of blob transfer: to and from the registry, by gRPC stream or by presigned URL, verified at both ends."""
+
+import asyncio
+import io
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import BinaryIO, ParamSpec, TypeVar
+
+from tessera.api.registry.v1.registry_pb2 import (
+    BeginUploadRequest,
+    BlobHeader,
+    CompleteUploadRequest,
+    DownloadBlobRequest,
+    GetDownloadRequest,
+    PresignedUpload,
+    UploadBlobRequest,
+)
+from tessera.api.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
+from tessera.blob_files import CHUNK_BYTES, BlobRef, OnProgress, VerifiedFile, disk_errors
+from tessera.errors import CancelledError, InvalidArgumentError
+from tessera.presigned import Tell, get_url, put_url
+from tessera.rpc.status import rpc_errors
+
+__all__ = ["BlobRef", "OnProgress", "download_file", "upload_bytes", "upload_file"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_TIMEOUT_S = 30.0
+_COMPLETE_TIMEOUT_S = 900.0  # the registry reads all of the object to verify it
+
+
+async def upload_file(stub: RegistryServiceAsyncStub, path: Path, on_progress: OnProgress | None = None) -> BlobRef:
+    """Store a file in the registry, unless it is there already.
+
+    Args:
+        stub: Of the registry.
+        path: The file, at most 2 GiB; it must not change meanwhile.
+        on_progress: See `OnProgress`; not called if the blob is there already.
+
+    Returns:
+        Its digest and size.
+
+    Raises:
+        InvalidArgumentError: The file cannot be read, is too large, or changed while it was sent.
+        ResourceExhaustedError: The store is full.
+        UnavailableError: The registry or its store cannot be reached.
+    """
+    ref = await asyncio.to_thread(BlobRef.of_file, path)
+    await _upload(stub, ref, lambda: _open(path), on_progress)
+    return ref
+
+
+async def upload_bytes(stub: RegistryServiceAsyncStub, data: bytes) -> BlobRef:
+    """Store bytes in the registry, unless they are there already. Returns and raises what `upload_file` does."""
+    ref = BlobRef.of_bytes(data)
+    await _upload(stub, ref, lambda: io.BytesIO(data), None)
+    return ref
+
+
+async def download_file(stub: RegistryServiceAsyncStub, ref: BlobRef, destination: Path, on_progress: OnProgress | None = None) -> None:
+    """Read a blob into a file, which appears only when it is complete and verified; what was there before is replaced.
+
+    Args:
+        stub: Of the registry.
+        ref: What to read.
+        destination: Path of the file; missing folders are made.
+        on_progress: See `OnProgress`.
+
+    Raises:
+        NotFoundError: The registry has no such blob.
+        DataLossError: The bytes are not the promised ones.
+        ResourceExhaustedError: The disk is full.
+        UnavailableError: The registry or its store cannot be reached, or the disk fails.
+    """
+    with rpc_errors():
+        answer = await stub.GetDownload(GetDownloadRequest(sha256=ref.sha256), timeout=_TIMEOUT_S)
+    with disk_errors():
+        destination.parent.mkdir(parents=True, exist_ok=True)
+    if answer.WhichOneof("method") == "presigned_url":
+        await _stoppable(lambda tell: get_url(answer.presigned_url, ref, destination, tell), ref, on_progress)
+    else:
+        await _download_stream(stub, ref, destination, on_progress)
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise InvalidArgumentError(f"cannot read {str(path)!r}: {error.strerror}", field="path") from error
+
+
+async def _upload(
+    stub: RegistryServiceAsyncStub, ref: BlobRef, open_source: Callable[[], BinaryIO], on_progress: OnProgress | None
+) -> None:
+    with rpc_errors():
+        answer = await stub.BeginUpload(BeginUploadRequest(sha256=ref.sha256, size_bytes=ref.size_bytes), timeout=_TIMEOUT_S)
+        match answer.WhichOneof("method"):
+            case "presigned":
+                await _upload_presigned(stub, ref, answer.presigned, open_source, on_progress)
+            case "stream":
+                with open_source() as source:
+                    await stub.UploadBlob(_upload_requests(ref, source, on_progress))
+
+
+async def _upload_requests(ref: BlobRef, source: BinaryIO, on_progress: OnProgress | None) -> AsyncIterator[UploadBlobRequest]:
+    yield UploadBlobRequest(header=BlobHeader(sha256=ref.sha256, size_bytes=ref.size_bytes))
+    sent = 0
+    while chunk := await asyncio.to_thread(source.read, CHUNK_BYTES):
+        yield UploadBlobRequest(chunk=chunk)
+        sent += len(chunk)
+        if on_progress:
+            on_progress(sent, ref.size_bytes)
+
+
+async def _upload_presigned(
+    stub: RegistryServiceAsyncStub,
+    ref: BlobRef,
+    target: PresignedUpload,
+    open_source: Callable[[], BinaryIO],
+    on_progress: OnProgress | None,
+) -> None:
+    def put(tell: Tell) -> None:
+        with open_source() as source:
+            put_url(target.url, source, ref.size_bytes, tell)
+
+    await _stoppable(put, ref, on_progress)
+    request = CompleteUploadRequest(upload_id=target.upload_id, sha256=ref.sha256, size_bytes=ref.size_bytes)
+    await stub.CompleteUpload(request, timeout=_COMPLETE_TIMEOUT_S)
+
+
+async def _download_stream(stub: RegistryServiceAsyncStub, ref: BlobRef, destination: Path, on_progress: OnProgress | None) -> None:
+    with VerifiedFile(ref, destination) as file, rpc_errors():
+        moved = 0
+        async for message in stub.DownloadBlob(DownloadBlobRequest(sha256=ref.sha256)):
+            await _to_its_end(file.write, message.chunk)
+            moved += len(message.chunk)
+            if on_progress:
+                on_progress(moved, ref.size_bytes)
+        await _to_its_end(file.commit)
+
+
+async def _stoppable(transfer: Callable[[Tell], None], ref: BlobRef, on_progress: OnProgress | None) -> None:
+    """Run a blocking transfer, which owns its files, in a thread; if the caller is cancelled it ends by itself soon after."""
+    stop = threading.Event()
+
+    def tell(moved_bytes: int) -> None:
+        if stop.is_set():
+            raise CancelledError("the transfer was given up")
+        if on_progress:
+            on_progress(moved_bytes, ref.size_bytes)
+
+    try:
+        await asyncio.to_thread(transfer, tell)
+    finally:
+        stop.set()
+
+
+async def _to_its_end(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Like `asyncio.to_thread`, but a cancelled caller goes on only when the thread has let go of the file."""
+    task = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
