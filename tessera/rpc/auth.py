@@ -1,0 +1,94 @@
+"""Tokens, the roles they carry, and the identity of the call being served."""
+
+import hashlib
+import hmac
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Self
+
+from tessera.errors import InvalidArgumentError
+
+_SHA256_HEX_DIGITS = 64
+
+_identity: ContextVar[str] = ContextVar("tessera_identity", default="anonymous")
+
+
+class Role(IntEnum):
+    """What a token may do; each role includes the ones below it."""
+
+    READER = 1
+    """Read and predict."""
+    PUBLISHER = 2
+    """Also train and register versions."""
+    OPERATOR = 3
+    """Also delete, collect garbage, and move what production uses."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a token stands for."""
+
+    sha256: str
+    role: Role
+    identity: str
+
+
+class Tokens:
+    """The tokens that a server knows, by their SHA-256 digests: who reads the file cannot call the server."""
+
+    def __init__(self, grants: list[Grant]) -> None:
+        self._grants = grants
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a file of lines `sha256-of-token role identity`; empty lines and lines that start with # are skipped.
+
+        Raises:
+            InvalidArgumentError: The file cannot be read or a line is not of that form; the message names the line, never its content.
+        """
+        try:
+            lines = path.read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidArgumentError(f"cannot read the tokens file {path}: {error}", field="tokens_file") from error
+        grants = [_parse(line, path, number) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
+        if not grants:
+            raise InvalidArgumentError(f"the tokens file {path} holds no token, so nobody could call", field="tokens_file")
+        return cls(grants)
+
+    def find(self, token: str) -> Grant | None:
+        """Return what a token stands for, None if it is not known; takes as long whichever token it is."""
+        digest = hash_token(token)
+        found = None
+        for grant in self._grants:
+            if hmac.compare_digest(grant.sha256, digest):
+                found = grant
+        return found
+
+
+def hash_token(token: str) -> str:
+    """Return the digest of a token as it stands in the tokens file (also: `printf %s "$TOKEN" | sha256sum`)."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def current_identity() -> str:
+    """Return who makes the call that is being served; `anonymous` on a server without tokens."""
+    return _identity.get()
+
+
+def set_identity(identity: str) -> None:
+    """Say who makes the call of this task."""
+    _identity.set(identity)
+
+
+def _parse(line: str, path: Path, number: int) -> Grant:
+    match line.split():
+        case [digest, role, identity] if len(digest) == _SHA256_HEX_DIGITS and set(digest.lower()) <= set("0123456789abcdef"):
+            if role.upper() in Role.__members__:
+                return Grant(digest.lower(), Role[role.upper()], identity)
+            known = ", ".join(member.name.lower() for member in Role)
+            raise InvalidArgumentError(f"{path}, line {number}: the role must be one of {known}", field="tokens_file")
+    raise InvalidArgumentError(
+        f"{path}, line {number}: must read `sha256-of-token role identity`, the first as 64 hexadecimal digits", field="tokens_file"
+    )

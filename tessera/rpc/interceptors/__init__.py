@@ -1,0 +1,1 @@
+"""One concern around every call of a server each: traces, metrics, errors, tokens, deadlines, and the end of endless streams."""

@@ -1,0 +1,42 @@
+"""Who may call what: a bearer token stands for an identity with a role, and every method asks for a least role."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from tessera.errors import PermissionDeniedError, UnauthenticatedError
+from tessera.rpc.auth import Role, Tokens, set_identity
+from tessera.rpc.interceptors.base import CallInterceptor, Context, Method
+
+
+class AuthInterceptor(CallInterceptor):
+    """Lets a call through if its token has the role that the method asks for.
+
+    Args:
+        tokens: The known tokens.
+        roles: Least role of every method by its path; None for those that are open to all.
+    """
+
+    def __init__(self, tokens: Tokens, roles: Mapping[str, Role | None]) -> None:
+        super().__init__()
+        self._tokens = tokens
+        self._roles = roles
+
+    @asynccontextmanager
+    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
+        """Check one call."""
+        least = self._roles[method.path]
+        if least is not None:
+            self._check(method, least, context)
+        yield
+
+    def _check(self, method: Method, least: Role, context: Context) -> None:
+        header = dict(context.invocation_metadata() or ()).get("authorization")
+        scheme, _, token = header.partition(" ") if isinstance(header, str) else ("", "", "")
+        if scheme.lower() != "bearer" or not token:
+            raise UnauthenticatedError("this server wants a token: send the metadata `authorization: Bearer <token>`")
+        grant = self._tokens.find(token.strip())
+        if grant is None:
+            raise UnauthenticatedError("this token is not known here")
+        if grant.role < least:
+            raise PermissionDeniedError(f"{method.name} needs the role {least.name.lower()}; {grant.identity} is {grant.role.name.lower()}")
+        set_identity(grant.identity)

@@ -1,0 +1,116 @@
+"""What the interceptors share: one context manager around a call, whichever of the four kinds it is."""
+
+import asyncio
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import grpc
+from grpc import StatusCode
+
+Context = grpc.aio.ServicerContext[Any, Any]
+if TYPE_CHECKING:  # generic for the type checker only
+    Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
+else:
+    Handler = grpc.RpcMethodHandler
+Around = Callable[[Context], AbstractAsyncContextManager[None]]
+
+_CODES = {code.value[0]: code for code in StatusCode}
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method of a service.
+
+    Attributes:
+        path: As on the wire, `/tessera.api.registry.v1.RegistryService/GetModel`.
+        service: Full name of the service.
+        name: Name of the method.
+        unary: Whether there is one request and one answer, no stream on either side.
+    """
+
+    path: str
+    service: str
+    name: str
+    unary: bool
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor, ABC):
+    """Runs `around` around every call.
+
+    A handler is wrapped once, when its method is first called, and kept: the chain of interceptors costs a call one look-up. Methods that
+    the server does not have are left to gRPC, which answers UNIMPLEMENTED.
+    """
+
+    def __init__(self) -> None:
+        self._wrapped: dict[str, Handler] = {}
+
+    @abstractmethod
+    def around(self, method: Method, context: Context) -> AbstractAsyncContextManager[None]:
+        """Return what to enter before the handler runs and to leave after its last message.
+
+        gRPC runs every call in an asyncio task of its own, so context variables that are set here end with the call. What leaves the
+        block is the exception of the handler, `asyncio.CancelledError` when the caller gave up, or `GeneratorExit` when that happened
+        while a message was being sent.
+        """
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]], handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
+        """Return the wrapped handler of the method."""
+        path = handler_call_details.method
+        wrapped = self._wrapped.get(path)
+        if wrapped is not None:
+            return wrapped
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        service, name = path.strip("/").rsplit("/", 1)
+        method = Method(path, service, name, unary=not (handler.request_streaming or handler.response_streaming))
+        self._wrapped[path] = wrap(handler, partial(self.around, method))
+        return self._wrapped[path]
+
+
+def wrap(handler: Handler, around: Around) -> Handler:
+    """Return a handler of the same kind whose whole call, every message of a stream included, runs inside `around(context)`."""
+    behavior, make = _parts(handler)
+    if inspect.isasyncgenfunction(behavior):
+
+        async def stream(request: Any, context: Context) -> AsyncGenerator[Any, None]:
+            async with around(context), aclosing(behavior(request, context)) as responses:
+                async for response in responses:
+                    yield response
+
+        return make(stream, handler.request_deserializer, handler.response_serializer)
+
+    async def call(request: Any, context: Context) -> Any:
+        async with around(context):
+            return await behavior(request, context)
+
+    return make(call, handler.request_deserializer, handler.response_serializer)
+
+
+def _parts(handler: Handler) -> tuple[Any, Callable[..., Handler]]:
+    """Return the function of a handler and what makes another handler of its kind."""
+    if handler.request_streaming and handler.response_streaming:
+        return handler.stream_stream, grpc.stream_stream_rpc_method_handler
+    if handler.request_streaming:
+        return handler.stream_unary, grpc.stream_unary_rpc_method_handler
+    if handler.response_streaming:
+        return handler.unary_stream, grpc.unary_stream_rpc_method_handler
+    return handler.unary_unary, grpc.unary_unary_rpc_method_handler
+
+
+def outcome(context: Context, error: BaseException | None) -> StatusCode:
+    """Return the status with which a call ends when this exception, or none, leaves its handler."""
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        remaining = context.time_remaining()
+        return StatusCode.DEADLINE_EXCEEDED if remaining is not None and remaining <= 0 else StatusCode.CANCELLED
+    code = context.code()
+    if error is not None and not isinstance(error, grpc.aio.AbortError):
+        return StatusCode.UNKNOWN
+    return code if isinstance(code, StatusCode) else _CODES[int(code or 0)]

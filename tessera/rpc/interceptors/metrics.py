@@ -1,0 +1,37 @@
+"""Counts and times of all calls, under the names that Prometheus users of gRPC know."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from prometheus_client import Counter, Histogram
+
+from tessera.rpc.interceptors.base import CallInterceptor, Context, Method, outcome
+
+STARTED = Counter("grpc_server_started", "Calls that reached a handler.", ["grpc_service", "grpc_method"])
+HANDLED = Counter("grpc_server_handled", "Calls that ended, by status code.", ["grpc_service", "grpc_method", "grpc_code"])
+HANDLING = Histogram(
+    "grpc_server_handling_seconds",
+    "Seconds from the start of a call to its last message.",
+    ["grpc_service", "grpc_method"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+
+
+class MetricsInterceptor(CallInterceptor):
+    """Counts every call of a known method, streams and cancelled ones included."""
+
+    @asynccontextmanager
+    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
+        """Count one call."""
+        STARTED.labels(method.service, method.name).inc()
+        start = time.perf_counter()
+        error: BaseException | None = None
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            HANDLING.labels(method.service, method.name).observe(time.perf_counter() - start)
+            HANDLED.labels(method.service, method.name, outcome(context, error).name).inc()

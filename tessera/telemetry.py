@@ -1,0 +1,76 @@
+"""Traces over OpenTelemetry and metrics over Prometheus.
+
+A trace follows a request through gRPC metadata and through the fields of Redis messages, both in the W3C format (`traceparent`).
+"""
+
+from collections.abc import Mapping
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from prometheus_client import start_http_server
+
+tracer = trace.get_tracer("tessera")
+
+_propagator = TraceContextTextMapPropagator()
+
+
+def setup(name: str, otlp_endpoint: str | None) -> None:
+    """Start tracing in this process; call once. Without an endpoint traces have ids, for logs and errors, and go nowhere.
+
+    Args:
+        name: Name of the service that its spans carry.
+        otlp_endpoint: Where spans are sent, `http://host:4317` (in the clear) or `https://host:4317`; None: nowhere.
+    """
+    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}), shutdown_on_exit=False)
+    if otlp_endpoint:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp_endpoint)))
+    trace.set_tracer_provider(provider)
+
+
+def shutdown() -> None:
+    """Send the spans that still wait and stop tracing; blocks for some seconds if the collector does not answer."""
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, TracerProvider):
+        provider.shutdown()
+
+
+def inject() -> dict[str, str]:
+    """Return the fields that carry the current trace to whoever receives a message; empty outside a trace."""
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier)
+    return carrier
+
+
+def extract(carrier: Mapping[str, object]) -> Context:
+    """Return the trace context that a message brought: the `context` of a new span. Fields that are no trace context are ignored."""
+    fields = {key: value for key in _propagator.fields if isinstance(value := carrier.get(key), str)}
+    return _propagator.extract(fields, Context())
+
+
+class MetricsServer:
+    """The Prometheus page of this process, served from a thread.
+
+    Attributes:
+        port: The bound port.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._server, self._thread = start_http_server(port, addr=host)
+        self.port: int = self._server.server_port
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def start_metrics_server(host: str, port: int) -> MetricsServer:
+    """Serve `/metrics` on this address; port 0 takes a free one. Raises OSError if the port is taken."""
+    return MetricsServer(host, port)
