@@ -1,0 +1,1 @@
+"""The trainer: takes training jobs, hands them to workers, and keeps the truth about them."""

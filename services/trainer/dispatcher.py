@@ -1,0 +1,156 @@
+"""Brings the world in line with the database, again and again: what the rows say shall be in Redis and in the registry.
+
+Every pass looks at the rows and does what is missing, so that a crash, a flushed Redis or a registry that was away is made good by the
+next pass. Nothing here decides about a job except that an attempt whose lease has passed is lost.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import structlog
+from opentelemetry import context
+
+from services.trainer import metrics
+from services.trainer.attempts import Attempts
+from services.trainer.families import Families
+from services.trainer.jobs import Jobs
+from services.trainer.outbox import Outbox
+from services.trainer.registry import Registry
+from services.trainer.watch import JobWatch
+from tessera import telemetry
+from tessera.errors import NotFoundError, TesseraError
+from tessera.queue import WorkQueue
+
+log = structlog.get_logger()
+
+
+class Dispatcher:
+    """A component that hands out jobs.
+
+    Args:
+        jobs: The jobs, to count them.
+        families: The families, whose queues are measured.
+        attempts: The leases.
+        outbox: What is to be done.
+        registry: Where experiments are closed.
+        watch: To be told of attempts that were lost.
+        queue_of: Answers the queue of a family.
+        interval_s: Time between two passes, seconds.
+    """
+
+    name = "dispatcher"
+
+    def __init__(
+        self,
+        *,
+        jobs: Jobs,
+        families: Families,
+        attempts: Attempts,
+        outbox: Outbox,
+        registry: Registry,
+        watch: JobWatch,
+        queue_of: Callable[[str], WorkQueue],
+        interval_s: float,
+    ) -> None:
+        self._jobs = jobs
+        self._families = families
+        self._attempts = attempts
+        self._outbox = outbox
+        self._registry = registry
+        self._watch = watch
+        self._queue_of = queue_of
+        self._interval_s = interval_s
+        self._wake = asyncio.Event()
+        self._failing: set[str] = set()
+        self._loop: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin the passes."""
+        await asyncio.to_thread(self._attempts.renew_all)
+        self._loop = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """End them; what is left is done after the next start."""
+        if self._loop is not None:
+            self._loop.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._loop
+
+    async def check(self) -> None:
+        """Return always: while Redis is away jobs are taken in all the same and dispatched later."""
+
+    def wake(self) -> None:
+        """Ask for a pass now; call it after a change to a job."""
+        self._wake.set()
+
+    async def reconcile(self) -> None:
+        """Make one pass. A step that fails is logged and tried again with the next pass; the others go on."""
+        for step in (self._lose, self._find_missing, self._dispatch, self._withdraw, self._bury, self._close_experiments, self._measure):
+            await self._attempt(step)
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            await self.reconcile()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval_s):
+                    await self._wake.wait()
+
+    async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
+        name = step.__name__.strip("_")
+        try:
+            await step()
+        except TesseraError as error:
+            if name not in self._failing:  # once, not with every pass
+                log.warning("cannot do this now, will try again", step=name, reason=error.message)
+            self._failing.add(name)
+        except Exception:
+            log.exception("dispatcher step failed, will try again", step=name)
+        else:
+            self._failing.discard(name)
+
+    async def _lose(self) -> None:
+        for job_id in await asyncio.to_thread(self._attempts.lose_passed):
+            log.warning("attempt lost: its lease has passed", job=job_id)
+            self._watch.tell(job_id)
+
+    async def _find_missing(self) -> None:
+        """Find queued jobs whose entry has vanished (a flushed Redis, a lost tail of its log)."""
+        for task in await asyncio.to_thread(self._outbox.list_dispatched):
+            if not await self._queue_of(task.family).contains(task.entry_id):
+                log.warning("entry is missing from the stream, dispatching again", job=task.job_id)
+                await asyncio.to_thread(self._outbox.clear_entry, task)
+
+    async def _dispatch(self) -> None:
+        for task in await asyncio.to_thread(self._outbox.list_to_dispatch):
+            queue = self._queue_of(task.family)
+            token = context.attach(telemetry.extract(task.trace))
+            try:
+                entry_id = await queue.add({"job_id": task.job_id})
+            finally:
+                context.detach(token)
+            if not await asyncio.to_thread(self._outbox.set_dispatched, task, entry_id):
+                await queue.ack(entry_id)
+
+    async def _withdraw(self) -> None:
+        for task in await asyncio.to_thread(self._outbox.list_to_withdraw):
+            await self._queue_of(task.family).ack(task.entry_id)
+            await asyncio.to_thread(self._outbox.clear_entry, task)
+
+    async def _bury(self) -> None:
+        for task in await asyncio.to_thread(self._outbox.list_dead_letters):
+            await self._queue_of(task.family).dead_letter({"job_id": task.job_id, "attempt": str(task.attempt)}, task.error)
+            await asyncio.to_thread(self._outbox.set_buried, task)
+
+    async def _close_experiments(self) -> None:
+        for task in await asyncio.to_thread(self._outbox.list_open_experiments):
+            with suppress(NotFoundError):  # somebody removed it: nothing to close
+                await self._registry.close_experiment(task)
+            await asyncio.to_thread(self._outbox.set_experiment_closed, task)
+
+    async def _measure(self) -> None:
+        for state, count in (await asyncio.to_thread(self._jobs.count_by_state)).items():
+            metrics.JOBS.labels(state.name).set(count)
+        for family in await asyncio.to_thread(self._families.list):
+            metrics.QUEUE_DEPTH.labels(family.name).set(await self._queue_of(family.name).depth())

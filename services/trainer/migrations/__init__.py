@@ -1,0 +1,1 @@
+"""The schema of the trainer's database, one Alembic revision a change."""

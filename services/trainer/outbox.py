@@ -1,0 +1,103 @@
+"""What is still to be done outside the database, as the rows tell: the dispatcher does it, and says so here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+from sqlalchemy.sql.elements import ColumnElement
+
+from services.trainer.tables import ENDED, Job, State
+from services.trainer.times import Clock, now
+from services.trainer.transitions import newest_number
+from tessera.sql import reading, writing
+
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job about which something is to be done."""
+
+    job_id: str
+    family: str
+    state: State
+    attempt: int
+    """Number of its newest attempt."""
+    error: str
+    entry_id: str
+    """Its entry in the stream; empty if it has none."""
+    experiment_id: str
+    trace: dict[str, str]
+
+
+class Outbox:
+    """The outbox of one database. Every `list_*` answers the oldest jobs, at most `BATCH`; doing a thing twice does no harm.
+
+    Args:
+        engine: The trainer's database.
+        clock: Answers the present.
+    """
+
+    def __init__(self, engine: Engine, clock: Clock = now) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def list_to_dispatch(self) -> list[Task]:
+        """Return queued jobs that are due and have no entry in the stream."""
+        return self._list(Job.state == State.QUEUED, Job.entry_id.is_(None), Job.dispatch_time <= self._clock())
+
+    def set_dispatched(self, task: Task, entry_id: str) -> bool:
+        """Note the entry of a job; False if the job has moved on meanwhile, and the entry is to be taken back."""
+        return self._update(task, Job.state == State.QUEUED, Job.entry_id.is_(None), entry_id=entry_id)
+
+    def list_dispatched(self) -> list[Task]:
+        """Return all queued jobs that should have an entry in the stream."""
+        return self._list(Job.state == State.QUEUED, Job.entry_id.is_not(None), limit=None)
+
+    def list_to_withdraw(self) -> list[Task]:
+        """Return ended jobs whose entry nobody has acknowledged as far as we know."""
+        return self._list(Job.state.in_(ENDED), Job.entry_id.is_not(None))
+
+    def clear_entry(self, task: Task) -> None:
+        """Note that an entry is gone from the stream."""
+        self._update(task, Job.entry_id == task.entry_id, entry_id=None)
+
+    def list_dead_letters(self) -> list[Task]:
+        """Return failed jobs that are not in the stream of dead letters yet."""
+        return self._list(Job.dead_letter_due.is_(True))
+
+    def set_buried(self, task: Task) -> None:
+        """Note that a failed job is in the stream of dead letters."""
+        self._update(task, dead_letter_due=False)
+
+    def list_open_experiments(self) -> list[Task]:
+        """Return jobs that ended without a version while the registry still believes that they run."""
+        return self._list(Job.experiment_due.is_(True))
+
+    def set_experiment_closed(self, task: Task) -> None:
+        """Note that the registry knows the end of a job."""
+        self._update(task, experiment_due=False)
+
+    def _list(self, *conditions: ColumnElement[bool], limit: int | None = BATCH) -> list[Task]:
+        with reading(self._engine) as session:
+            rows: Sequence[Job] = session.scalars(sa.select(Job).where(*conditions).order_by(Job.row).limit(limit)).all()
+            return [
+                Task(
+                    job_id=row.id,
+                    family=row.family,
+                    state=State(row.state),
+                    attempt=newest_number(row),
+                    error=row.error,
+                    entry_id=row.entry_id or "",
+                    experiment_id=row.experiment_id,
+                    trace=row.trace,
+                )
+                for row in rows
+            ]
+
+    def _update(self, task: Task, *conditions: ColumnElement[bool], **values: Any) -> bool:
+        with writing(self._engine) as session:
+            result = session.execute(sa.update(Job).where(Job.id == task.job_id, *conditions).values(**values).returning(Job.id))
+            return result.first() is not None
