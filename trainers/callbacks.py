@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from tessera.errors import InvalidArgumentError
 from trainers.family import Training
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ _KEEP = 2
 
 
 class ProgressReports(Callback):
-    """Tells about steps, a few times a second at most: asking a GPU for its loss at every step would slow it down."""
+    """Tells about steps, a few times a second and at the end of epochs: asking a GPU for its loss at every step would slow it down."""
 
     def __init__(self, report: Report, epochs: int, *, resumed: bool) -> None:
         self._report = report
@@ -35,17 +37,22 @@ class ProgressReports(Callback):
         self._report.phase("train")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Tell how far it is, and the loss of this step."""
+        """Tell how far it is, and the loss of this step; InvalidArgumentError if the loss has become NaN or infinite."""
         now_s = time.monotonic()
-        if now_s - self._last_s >= _REPORT_EVERY_S:
-            self._last_s = now_s
-            self._report.progress(
-                epoch=trainer.current_epoch,
-                epochs=self._epochs,
-                step=trainer.global_step,
-                steps=int(trainer.estimated_stepping_batches),
-                loss=float(outputs["loss"]),
-            )
+        if now_s - self._last_s < _REPORT_EVERY_S and not trainer.is_last_batch:
+            return
+        self._last_s = now_s
+        loss = float(outputs["loss"])
+        if not math.isfinite(loss):
+            message = f"the loss became {loss} in epoch {trainer.current_epoch + 1}; a lower learning rate may help"
+            raise InvalidArgumentError(message, field="spec.hyperparameters.learning_rate")
+        self._report.progress(
+            epoch=trainer.current_epoch,
+            epochs=self._epochs,
+            step=trainer.global_step,
+            steps=int(trainer.estimated_stepping_batches),
+            loss=loss,
+        )
 
 
 class Evaluation(Callback):
@@ -96,10 +103,10 @@ class Checkpoints(Checkpoint):
         self._report.epoch(number, self._metrics(trainer))
 
     def _metrics(self, trainer: Trainer) -> dict[str, float]:
-        """Return the newest training loss, the learning rate, and what an evaluation found after this epoch."""
+        """Return the mean training loss of the epoch, the learning rate of its last step, and what an evaluation found after this epoch."""
         evaluation = next(callback for callback in trainer.callbacks if isinstance(callback, Evaluation))
         return {
-            "train_loss": float(trainer.callback_metrics["train_loss"]),
-            "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
+            "train_loss": float(trainer.callback_metrics["train_loss_epoch"]),
+            "learning_rate": float(trainer.callback_metrics["learning_rate"]),
             **evaluation.metrics,
         }

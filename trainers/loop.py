@@ -4,15 +4,10 @@ Whatever is random in an epoch (data order, dropout) follows from the seed and t
 from the checkpoint of epoch n goes on exactly as if it had never stopped.
 """
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import lightning
 import structlog
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -27,6 +22,7 @@ from trainers.architectures import Network
 from trainers.callbacks import Checkpoints, Evaluation, ProgressReports
 from trainers.checkpoints import AtomicCheckpointIO, is_readable
 from trainers.family import Hyperparameters, Tensors, Training
+from trainers.quiet import quiet_libraries
 from trainers.sampling import EpochBatches, seed_epoch
 
 _log = structlog.get_logger()
@@ -96,7 +92,8 @@ class _Module(LightningModule):
 
     def training_step(self, batch: Tensors) -> torch.Tensor:
         loss = self._training_data.loss(self.network, batch)
-        self.log("train_loss", loss, batch_size=len(batch[0]))
+        self.log("train_loss", loss, on_step=True, on_epoch=True, batch_size=len(batch[0]))
+        self.log("learning_rate", self.optimizers().param_groups[0]["lr"])
         return loss
 
     def configure_optimizers(self) -> Any:
@@ -120,12 +117,7 @@ class _Module(LightningModule):
 
 
 def train(
-    network: Network,
-    training: Training,
-    settings: Hyperparameters,
-    directory: Path,
-    report: Report,
-    resume_from: Path | None = None,
+    network: Network, training: Training, settings: Hyperparameters, *, directory: Path, report: Report, resume_from: Path | None = None
 ) -> Trained:
     """Train a network in place; afterwards it is on the CPU and in eval mode.
 
@@ -148,7 +140,7 @@ def train(
     # Convolutions on small pictures run a little faster in this layout, on CPUs and GPUs.
     network.to(memory_format=torch.channels_last)
     module = _Module(network, training, settings)
-    with _quiet_lightning():
+    with quiet_libraries():
         if settings.find_learning_rate and resume_from is None:
             module.learning_rate = _find_learning_rate(module, settings, directory)
         trainer = _trainer(
@@ -204,22 +196,3 @@ def _find_learning_rate(module: _Module, settings: Hyperparameters, directory: P
 def _on_cpu(settings: Hyperparameters) -> bool:
     """Whether the training will run on CPUs, whose processes share the cores."""
     return settings.accelerator == "cpu" or (settings.accelerator == "auto" and not torch.cuda.is_available())
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning from telling what is no news; its warnings about anything else stay."""
-    logger = logging.getLogger(lightning.pytorch.__name__)
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            # The examples are in memory already; worker processes would only copy them around.
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            # Small puzzles have fewer steps an epoch than the logging interval.
-            warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")
-            # Lightning still makes a tree leaf in the way that torch 2.13 has just declared old.
-            warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
-            yield
-    finally:
-        logger.setLevel(level)

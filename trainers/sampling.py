@@ -1,5 +1,6 @@
 """Randomness that depends on nothing but the seed and the epoch."""
 
+import math
 import random
 from collections.abc import Iterator
 
@@ -33,7 +34,7 @@ class EpochBatches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch, the same for every rank."""
-        return -(-self._examples // self._batch_size)
+        return math.ceil(self._examples / self._batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         """Iterate over this rank's share of every batch."""
@@ -49,5 +50,5 @@ def seed_epoch(seed: int, epoch: int, rank: int = 0) -> None:
     """Seed all generators (torch on every device, numpy, random) for an epoch, each rank differently."""
     state = int(np.random.SeedSequence((seed, epoch, rank)).generate_state(1)[0])
     torch.manual_seed(state)
-    np.random.seed(state)  # noqa: NPY002 - the global generator is seeded for whoever uses it
+    np.random.seed(state)
     random.seed(state)

@@ -1,0 +1,146 @@
+"""Turns a trained network into an artifact: the files of a version and its manifest, checked before they count.
+
+An artifact directory appears as a whole, by a rename, after the exported graph has been computed with onnxruntime and has agreed with
+the network on the golden example and on everything that the family gives to check.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import save_file as save_tensors
+
+from model_store.manifest import Manifest
+from tessera.cpus import available_cpus
+from tessera.errors import TesseraError
+from tessera.tensors import Signature
+from trainers.architectures import Network
+from trainers.family import Arrays, Export
+from trainers.quiet import quiet_libraries
+
+GRAPH = "model.onnx"
+WEIGHTS = "weights.safetensors"
+GOLDEN = "golden.safetensors"
+CARD = "README.md"
+MANIFEST = "manifest.json"
+RUNTIME = "onnxruntime"
+OPSET = 18
+"""Version of the ONNX operators; old enough for every onnxruntime that is still maintained."""
+
+
+def write_artifact(
+    directory: Path, network: Network, export: Export, facts: dict[str, Any], *, card: Path, pictures: Sequence[Path]
+) -> Manifest:
+    """Export a network and write the files of a version, with a manifest that lists them.
+
+    Args:
+        directory: Must not exist; is there as a whole afterwards, or not at all.
+        network: Trained, on the CPU, in eval mode.
+        export: From the family.
+        facts: Fields of the manifest that the export does not know, by their JSON names.
+        card: The model card.
+        pictures: PNG files; copied below `pictures/`.
+
+    Returns:
+        The manifest as written, without a version number.
+
+    Raises:
+        TesseraError: The exported graph and the network disagree.
+        OSError: A file cannot be written.
+    """
+    building = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(building, ignore_errors=True)
+    (building / "pictures").mkdir(parents=True)
+    export_graph(network, export, building / GRAPH)
+    check_graph(building / GRAPH, network, export)
+    save_tensors({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, building / WEIGHTS)
+    outputs = compute(network, export.golden, export.signature)
+    golden = {f"inputs.{name}": array for name, array in export.golden.items()}
+    golden |= {f"outputs.{name}": array for name, array in outputs.items()}
+    save_arrays({name: np.ascontiguousarray(array) for name, array in golden.items()}, building / GOLDEN)
+    shutil.copyfile(card, building / CARD)
+    for picture in pictures:
+        shutil.copyfile(picture, building / "pictures" / picture.name)
+    manifest = _manifest(building, network, export, facts, pictures)
+    (building / MANIFEST).write_bytes(manifest.canonical_json())
+    building.replace(directory)
+    return manifest
+
+
+def export_graph(network: Network, export: Export, path: Path) -> None:
+    """Write the network as one ONNX file whose batch dimension is free."""
+    names = [spec.name for spec in export.signature.inputs]
+    # Exporters take a batch of one for a constant, so two rows of the golden example stand for any number.
+    example = tuple(torch.from_numpy(export.golden[name][:2]) for name in names)
+    batch = torch.export.Dim("batch")
+    with quiet_libraries():
+        program = torch.onnx.export(
+            network,
+            example,
+            input_names=names,
+            output_names=[spec.name for spec in export.signature.outputs],
+            dynamic_shapes=tuple({0: batch} for _ in names),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+        program.save(path, external_data=False)
+    onnx.checker.check_model(path, full_check=True)
+
+
+def check_graph(path: Path, network: Network, export: Export) -> None:
+    """Compute the golden example and all of `export.check` with onnxruntime; TesseraError unless the network gives the same."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = available_cpus()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [spec.name for spec in export.signature.outputs]
+    for inputs in [export.golden, *export.check()]:
+        expected = compute(network, inputs, export.signature)
+        for name, found in zip(names, session.run(names, inputs), strict=True):
+            if not np.allclose(found, expected[name], rtol=export.rtol, atol=export.atol):
+                worst = float(np.abs(found - expected[name]).max())
+                raise TesseraError(f"the exported graph and the network disagree on {name} by up to {worst:g}; nothing is published")
+
+
+def compute(network: Network, inputs: Arrays, signature: Signature) -> Arrays:
+    """Return the network's own outputs by name, for input arrays by name."""
+    with torch.inference_mode():
+        found = network(*(torch.from_numpy(inputs[spec.name]) for spec in signature.inputs))
+    tensors = found if isinstance(found, tuple) else (found,)
+    return {spec.name: tensor.numpy() for spec, tensor in zip(signature.outputs, tensors, strict=True)}
+
+
+def _manifest(directory: Path, network: Network, export: Export, facts: dict[str, Any], pictures: Sequence[Path]) -> Manifest:
+    """Return the manifest of the files in a directory."""
+    roles = {GRAPH: "graph", WEIGHTS: "weights", GOLDEN: "golden", CARD: "card"}
+    roles |= {f"pictures/{picture.name}": "picture" for picture in pictures}
+    return Manifest.model_validate(
+        {
+            **facts,
+            "parameters": network.get_num_total_params(),
+            "runtime": RUNTIME,
+            "inputs": [vars(spec) for spec in export.signature.inputs],
+            "outputs": [vars(spec) for spec in export.signature.outputs],
+            "files": [_entry(directory, path, role) for path, role in roles.items()],
+            "labels": export.labels,
+            "mappings": export.mappings,
+            "golden": {"file": GOLDEN, "rtol": export.rtol, "atol": export.atol},
+            "frameworks": {name: version(name) for name in ("torch", "lightning", "onnx", "onnxruntime")} | {"opset": str(OPSET)},
+        }
+    )
+
+
+def _entry(directory: Path, path: str, role: str) -> dict[str, Any]:
+    """Return the manifest's entry of a file."""
+    data = directory / path
+    with data.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"path": path, "sha256": digest, "size_bytes": data.stat().st_size, "role": role}

@@ -1,0 +1,117 @@
+"""A training job from its settings to its artifact, without anything of processes or networks."""
+
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from trainers.artifact import write_artifact
+from trainers.families import find_family
+from trainers.family import Family, Hyperparameters
+from trainers.loop import Report, train
+
+ARTIFACT = "artifact"
+"""Directory of the finished version, below the attempt's."""
+
+
+class Job(BaseModel):
+    """One attempt at a job, as the supervisor writes it to `job.json`.
+
+    Attributes:
+        job_id: In the trainer; empty outside of it.
+        attempt: 1 for the first.
+        family: Name of the family.
+        architecture: Name of the network.
+        model: Under which the version will be registered.
+        name: For people.
+        architecture_config: What shapes the network; called `model_config` in JSON.
+        hyperparameters: What shapes the training.
+        inputs: Paths of the files to train on, by the name that the family gives them.
+        input_digests: Their sha256, by the same names.
+        experiment_id: In the registry; may be empty.
+        resume_from: Checkpoint of an earlier attempt.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    job_id: str = ""
+    attempt: int = 1
+    family: str
+    architecture: str
+    model: str
+    name: str = ""
+    architecture_config: dict[str, Any] = Field(default_factory=dict, alias="model_config")
+    hyperparameters: dict[str, Any] = Field(default_factory=dict)
+    inputs: dict[str, Path] = Field(default_factory=dict)
+    input_digests: dict[str, str] = Field(default_factory=dict)
+    experiment_id: str = ""
+    resume_from: Path | None = None
+
+
+def run(job: Job, directory: Path, report: Report) -> dict[str, float]:
+    """Train, measure, draw and export.
+
+    Args:
+        job: What to do.
+        directory: Of the attempt; gets `checkpoints/`, `tensorboard/`, `pictures/` and at the very end, as a whole, `artifact/`.
+        report: Told how it goes.
+
+    Returns:
+        The metrics of the finished network; none in a helper process of a training on several devices.
+
+    Raises:
+        InvalidArgumentError: The job cannot be done on any attempt: unknown names, wrong settings, unfit files.
+        TesseraError: The exported graph is not what was trained.
+        OSError: A file cannot be written.
+    """
+    report.phase("prepare")
+    family = find_family(job.family)
+    architecture = family.architectures.get(job.architecture)
+    config = architecture.parse_config(job.architecture_config)
+    settings = family.parse_hyperparameters(job.hyperparameters)
+    family.check_inputs(job.inputs)
+    training = family.prepare(job.inputs, config, settings)
+    torch.manual_seed(settings.seed)
+    network = architecture.build(config)
+    trained = train(network, training, settings, directory=directory, report=report, resume_from=job.resume_from)
+    if not trained.is_first:
+        return {}
+    report.phase("evaluate")
+    metrics = training.measure(network)
+    report.phase("export")
+    used = settings.model_copy(update={"learning_rate": trained.learning_rate})
+    facts = _facts(job, family, used) | {"model_config": config.model_dump(mode="json"), "metrics": metrics}
+    facts["lineage"]["dataset_digest"] = training.dataset_digest
+    with tempfile.TemporaryDirectory(dir=directory) as drawings:
+        pictures = training.draw(network, Path(drawings), "final")
+        write_artifact(directory / ARTIFACT, network, training.export(), facts, card=family.card, pictures=pictures)
+    return metrics
+
+
+def _facts(job: Job, family: Family, settings: Hyperparameters) -> dict[str, Any]:
+    """Return what the manifest says about who made the version and how."""
+    return {
+        "model": job.model,
+        "family": job.family,
+        "architecture": job.architecture,
+        "task": {"name": family.task, "revision": family.task_revision},
+        "lineage": {
+            "git_commit": git_commit(),
+            "hyperparameters": settings.model_dump(mode="json"),
+            "seed": settings.seed,
+            "experiment_id": job.experiment_id,
+            "job_id": job.job_id,
+        },
+    }
+
+
+def git_commit() -> str:
+    """Return the commit of the training code, with `-dirty` behind it if files were changed since; empty outside of a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603 - fixed words
+    except (OSError, subprocess.SubprocessError):
+        return ""

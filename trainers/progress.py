@@ -1,0 +1,102 @@
+"""How a training tells its supervisor how it goes: one JSON object a line through a pipe."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+_REPEAT_S = 0.5
+_SILENCE_S = 120.0
+
+
+class PipeReport:
+    """A `trainers.loop.Report` that writes to a pipe.
+
+    While it is open (`with`), the newest progress is repeated twice a second, so that long steps (preparing, evaluating, exporting)
+    look alive. If nothing new has happened for two minutes the repeating ends: a training that hangs must not look alive for ever.
+
+    Args:
+        fd: Write end of the pipe; None writes nothing.
+        on_broken: Called when nobody reads the pipe any more.
+    """
+
+    def __init__(self, fd: int | None, *, on_broken: Callable[[], None]) -> None:
+        self._fd = fd
+        self._on_broken = on_broken
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._repeat, name="progress", daemon=True)
+        self._progress: dict[str, Any] = {"epoch": 0, "epochs": 0, "step": 0, "steps": 0, "loss": 0.0, "eta_s": None}
+        self._phase = "prepare"
+        self._metrics: dict[str, float] = {}
+        self._first: tuple[int, float] | None = None
+        self._news_s = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Begin to repeat."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop repeating; what is written afterwards is the last line."""
+        self._closing.set()
+        self._thread.join()
+
+    def phase(self, name: str) -> None:
+        """Tell that something else begins."""
+        self._phase = name
+        self._tell_progress()
+
+    def progress(self, *, epoch: int, epochs: int, step: int, steps: int, loss: float) -> None:
+        """Tell how many epochs and steps are done."""
+        now_s = time.monotonic()
+        first_step, first_s = self._first = self._first or (step, now_s)
+        eta_s = (steps - step) * (now_s - first_s) / (step - first_step) if step > first_step else None
+        self._progress = {"epoch": epoch, "epochs": epochs, "step": step, "steps": steps, "loss": loss, "eta_s": eta_s}
+        self._tell_progress()
+
+    def epoch(self, number: int, metrics: dict[str, float]) -> None:
+        """Tell that an epoch is finished, and its metrics."""
+        self._metrics = metrics
+        self._progress["epoch"] = number
+        self._write({"type": "epoch", "epoch": number, "metrics": metrics})
+
+    def resumed(self, epoch: int) -> None:
+        """Tell from which epoch training goes on."""
+        self._progress["epoch"] = epoch
+        self._write({"type": "resumed", "epoch": epoch})
+
+    def done(self, metrics: dict[str, float]) -> None:
+        """Tell that the artifact is complete."""
+        self._write({"type": "done", "metrics": metrics})
+
+    def error(self, message: str, *, permanent: bool) -> None:
+        """Tell why it ends, and whether every attempt would."""
+        self._write({"type": "error", "permanent": permanent, "message": message})
+
+    def _tell_progress(self) -> None:
+        self._news_s = time.monotonic()
+        self._write_progress()
+
+    def _write_progress(self) -> None:
+        self._write({"type": "progress", "phase": self._phase, "metrics": self._metrics, **self._progress})
+
+    def _repeat(self) -> None:
+        while not self._closing.wait(_REPEAT_S):
+            if time.monotonic() - self._news_s < _SILENCE_S:
+                self._write_progress()
+
+    def _write(self, message: dict[str, Any]) -> None:
+        """Write one line, as a whole."""
+        if self._fd is None:
+            return
+        data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        try:
+            with self._lock:
+                while data:
+                    data = data[os.write(self._fd, data) :]
+        except BrokenPipeError:
+            self._on_broken()
