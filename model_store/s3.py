@@ -163,7 +163,7 @@ class S3Store:
             ]
             # The client has no public way to list the parts that a killed process left.
             parts = [
-                (cast(str, upload.object_name), upload.upload_id)
+                (upload.object_name, cast(str, upload.upload_id))
                 for upload in self._client._list_multipart_uploads(self._bucket).uploads
                 if cast(datetime, upload.initiated_time) < older_than
             ]
