@@ -42,7 +42,7 @@ def draw_accuracy(picture: Image.Image, predicted: NDArray[np.integer], columns:
     _draw_grid_lines(canvas, columns, rows)
     wrong = [cell for cell in range(columns * rows) if predicted[cell] != cell]
     for cell in sorted(set(range(columns * rows)) - set(wrong)) + wrong:
-        _frame(canvas, _box(canvas.size, cell, columns, rows), RED if predicted[cell] != cell else GREEN, width=3)
+        _frame(canvas, _box(canvas.size, cell, columns, rows), RED if predicted[cell] != cell else GREEN, width=2)
     right = columns * rows - len(wrong)
     return _with_header(
         canvas, f"{right} of {columns * rows} pieces in their cell ({right / (columns * rows):.1%}), {len(wrong)} elsewhere"
@@ -64,10 +64,13 @@ def draw_heatmap(picture: Image.Image, probabilities: NDArray[np.floating], trut
     """
     background = _enlarge(picture, columns, rows)
     heat = _heat(probabilities, columns, rows).resize(background.size, Image.Resampling.NEAREST)
-    canvas = Image.blend(background, heat, 0.62)
+    # Cells that the network believes in hide more of the picture than those it rules out.
+    opacity = 0.5 + 0.4 * _share(probabilities).reshape(rows, columns)
+    mask = Image.fromarray((255 * opacity).astype(np.uint8)).resize(background.size, Image.Resampling.NEAREST)
+    canvas = Image.composite(heat, background, mask)
     predicted = int(probabilities.argmax())
-    _frame(canvas, _box(canvas.size, truth, columns, rows), GREEN, width=6, outset=6)
-    _frame(canvas, _box(canvas.size, predicted, columns, rows), RED, width=4)
+    _frame(canvas, _box(canvas.size, truth, columns, rows), GREEN, width=7, outset=4)
+    _frame(canvas, _box(canvas.size, predicted, columns, rows), RED, width=3, outset=-3)
     header = f"piece {truth}: {_title(truth, predicted, columns)}, probability {float(probabilities[predicted]):.3f}"
     return _with_header(canvas, header)
 
@@ -108,9 +111,14 @@ def _title(truth: int, predicted: int, columns: int) -> str:
     return f"T:{places[0]} P:{places[1]} {'OK' if truth == predicted else 'X'}"
 
 
+def _share(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return probabilities relative to the largest."""
+    return probabilities / probabilities.max()
+
+
 def _heat(probabilities: NDArray[np.floating], columns: int, rows: int) -> Image.Image:
     """Return one pixel a cell, coloured by its share of the largest probability."""
-    share = (probabilities / probabilities.max()).reshape(rows, columns)
+    share = _share(probabilities).reshape(rows, columns)
     channels = [np.interp(share, _STOPS, [colour[channel] for colour in _COLOURS]) for channel in range(3)]
     return Image.fromarray(np.stack(channels, axis=2).astype(np.uint8))
 
@@ -132,7 +140,7 @@ def _box(size: tuple[int, int], cell: int, columns: int, rows: int) -> tuple[int
 
 
 def _frame(canvas: Image.Image, box: tuple[int, int, int, int], colour: tuple[int, int, int], *, width: int, outset: int = 0) -> None:
-    """Draw a border just inside a box, or `outset` pixels further out."""
+    """Draw a border just inside a box, or `outset` pixels further out (further in, if negative)."""
     left, top, right, bottom = box
     outline = (left - outset, top - outset, right + outset, bottom + outset)
     ImageDraw.Draw(canvas).rectangle(outline, outline=colour, width=width)
