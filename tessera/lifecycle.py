@@ -3,8 +3,8 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Protocol
 
 import structlog
@@ -18,6 +18,8 @@ log = structlog.get_logger()
 
 _CHECK_INTERVAL_S = 1.0
 _CHECK_TIMEOUT_S = 5.0
+_STOP_SLACK_S = 5.0
+"""What a component may take to stop beyond the grace that its own work gets."""
 
 
 class Component(Protocol):
@@ -48,60 +50,64 @@ async def serve(settings: ServerSettings, *, name: str, services: Sequence[Servi
         components: What the services depend on, dependencies first.
 
     Raises:
-        TesseraError: Something could not start; what had started is stopped.
+        SystemExit: With 1, something could not start; the log says why, what had started is stopped.
     """
-    server = GrpcServer(settings, services)
-    await _live(settings, name, [*components, _Server(server, settings)], server.set_serving, {"port": lambda: server.port})
+    logs.setup(name, settings.log_level, settings.log_format)
+    with _explained():
+        await _live(settings, name, components, GrpcServer(settings, services))
 
 
 async def run(settings: ProcessSettings, *, name: str, components: Sequence[Component]) -> None:
     """Run a process without a gRPC server until SIGTERM or SIGINT; otherwise as `serve`."""
-    await _live(settings, name, list(components), lambda _ready: None, {})
-
-
-class _Server:
-    """The gRPC server as the last component: the first to stop."""
-
-    name = "server"
-
-    def __init__(self, server: GrpcServer, settings: ServerSettings) -> None:
-        self._server = server
-        self._settings = settings
-
-    async def start(self) -> None:
-        await self._server.start()
-
-    async def stop(self) -> None:
-        self._server.set_serving(False)
-        await asyncio.sleep(self._settings.drain_s)
-        await self._server.stop(self._settings.shutdown_grace_s)
-
-    async def check(self) -> None:
-        """Always ready: health answers what the others say."""
-
-
-async def _live(
-    settings: ProcessSettings,
-    name: str,
-    components: Sequence[Component],
-    set_ready: Callable[[bool], None],
-    facts: dict[str, Callable[[], int]],
-) -> None:
     logs.setup(name, settings.log_level, settings.log_format)
+    with _explained():
+        await _live(settings, name, components, server=None)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """End the process with one line that says what is wrong where a domain error, not a bug, keeps it from starting."""
+    try:
+        yield
+    except TesseraError as error:
+        log.error("cannot start", reason=error.message, field=error.field)
+        raise SystemExit(1) from error
+
+
+async def _live(settings: ProcessSettings, name: str, components: Sequence[Component], server: GrpcServer | None) -> None:
     telemetry.setup(name, settings.otlp_endpoint)
     stopping = _stop_on_signals()
+    started: list[Component] = []
     try:
         async with _metrics(settings) as metrics_port:
-            started: list[Component] = []
             try:
                 await _start(components, started, stopping)
-                log.info("ready", metrics_port=metrics_port, pid=os.getpid(), **{key: fact() for key, fact in facts.items()})
-                await _watch(components, set_ready, stopping)
+                if not stopping.is_set():
+                    await _work(components, server, stopping, metrics_port)
             finally:
-                await _stop(started, settings.shutdown_grace_s)
+                if server:
+                    await server.stop(settings.shutdown_grace_s)
+                await _stop(started, settings.shutdown_grace_s + _STOP_SLACK_S)
     finally:
         await asyncio.to_thread(telemetry.shutdown)
     log.info("stopped")
+
+
+async def _work(components: Sequence[Component], server: GrpcServer | None, stopping: asyncio.Event, metrics_port: int | None) -> None:
+    """Take calls and report readiness until it is time to stop."""
+    if server:
+        await server.start()
+    log.info("ready", port=server.port if server else None, metrics_port=metrics_port, pid=os.getpid())
+    ready: bool | None = None
+    while not stopping.is_set():
+        reason = await _unready(components)
+        if (reason is None) != ready:
+            ready = reason is None
+            log.info("serving" if ready else "not serving", reason=reason)
+            if server:
+                server.set_serving(ready)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), _CHECK_INTERVAL_S)
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -149,19 +155,6 @@ async def _start(components: Sequence[Component], started: list[Component], stop
         log.debug("started", component=component.name)
 
 
-async def _watch(components: Sequence[Component], set_ready: Callable[[bool], None], stopping: asyncio.Event) -> None:
-    """Report readiness whenever it changes, until it is time to stop."""
-    ready: bool | None = None
-    while not stopping.is_set():
-        reason = await _unready(components)
-        if (reason is None) != ready:
-            ready = reason is None
-            set_ready(ready)
-            log.info("serving" if ready else "not serving", reason=reason)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), _CHECK_INTERVAL_S)
-
-
 async def _unready(components: Sequence[Component]) -> str | None:
     """Return why the process is not ready, None if it is."""
     for component in components:
@@ -177,11 +170,11 @@ async def _unready(components: Sequence[Component]) -> str | None:
     return None
 
 
-async def _stop(started: Sequence[Component], grace_s: float) -> None:
+async def _stop(started: Sequence[Component], limit_s: float) -> None:
     """Stop in reverse order; one that fails or hangs does not keep the others from stopping."""
     for component in reversed(started):
         try:
-            async with asyncio.timeout(grace_s * 2):
+            async with asyncio.timeout(limit_s):
                 await component.stop()
             log.debug("stopped", component=component.name)
         except Exception:

@@ -13,7 +13,7 @@ import structlog
 from opentelemetry import trace
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s]+@")
+_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^\s\"]+@")
 _CHATTY = ("grpc", "urllib3", "opentelemetry", "alembic", "asyncio", "PIL", "minio")
 
 
@@ -40,9 +40,11 @@ def setup(service: str, level: str = "INFO", format: Literal["json", "text"] = "
     ]
     rendering: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if format == "json":
-        rendering += [structlog.processors.format_exc_info, hide_passwords, structlog.processors.JSONRenderer(sort_keys=True)]
+        rendering += [structlog.processors.format_exc_info, _without_passwords(structlog.processors.JSONRenderer(sort_keys=True))]
     else:
-        rendering += [hide_passwords, structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
+        # Plain tracebacks: the default ones print local variables, and with them what nobody should read.
+        text = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+        rendering.append(_without_passwords(text))
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *common, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -66,9 +68,10 @@ def add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDi
     return event
 
 
-def hide_passwords(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Blot out passwords inside URLs, in every text of the event."""
-    for key, value in event.items():
-        if isinstance(value, str) and "://" in value:
-            event[key] = _PASSWORD.sub(r"\1***@", value)
-    return event
+def _without_passwords(render: Processor) -> Processor:
+    """Blot out passwords inside URLs wherever they stand in a finished line: in a value, a message, a stack trace."""
+
+    def rendered(logger: WrappedLogger, method: str, event: EventDict) -> str:
+        return _PASSWORD.sub(r"\1***@", str(render(logger, method, event)))
+
+    return rendered

@@ -136,7 +136,10 @@ def load_settings(cls: type[S], argv: Sequence[str] | None = None) -> S:
     try:
         return cls(_cli_parse_args=arguments)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg']}" for problem in error.errors(include_input=False)]
+        lines = [
+            f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors(include_input=False)
+        ]
         sys.stderr.write("\n".join([*lines, "--help lists every setting", ""]))
         raise SystemExit(2) from None
 

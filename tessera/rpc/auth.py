@@ -52,7 +52,7 @@ class Tokens:
             lines = path.read_text().splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidArgumentError(f"cannot read the tokens file {path}: {error}", field="tokens_file") from error
-        grants = [_parse(line, path, number) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
+        grants = [_parse(line, path, number) for number, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith("#")]
         if not grants:
             raise InvalidArgumentError(f"the tokens file {path} holds no token, so nobody could call", field="tokens_file")
         return cls(grants)

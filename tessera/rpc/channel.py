@@ -51,7 +51,11 @@ def _headers(settings: ClientSettings) -> tuple[tuple[str, str], ...]:
     token = settings.token.get_secret_value() if settings.token else None
     if settings.token_file:
         token = (_read(settings.token_file) or b"").decode(errors="replace").strip()
-    return (("authorization", f"Bearer {token}"),) if token else ()
+    if token is None:
+        return ()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise InvalidArgumentError("the token is empty or holds other characters than printable ASCII", field="token")
+    return (("authorization", f"Bearer {token}"),)
 
 
 def _read(path: Path | None) -> bytes | None:

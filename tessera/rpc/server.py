@@ -88,12 +88,17 @@ class GrpcServer:
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:
-        """Say NOT_SERVING, end endless streams, take no more calls, and give the running ones `grace_s` seconds to end."""
+        """Stop in order; does nothing if not started.
+
+        Health turns NOT_SERVING; after `drain_s`, for load balancers to notice, endless streams are ended and no call is taken any more;
+        the running ones get `grace_s` seconds to end.
+        """
         if self._server is None:
             return
         self.set_serving(False)
         if self._publishing:
             await self._publishing
+        await asyncio.sleep(self._settings.drain_s)
         self._drain.drain()
         await self._server.stop(grace_s)
 

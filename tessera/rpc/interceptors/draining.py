@@ -7,6 +7,9 @@ from contextlib import asynccontextmanager
 from tessera.errors import UnavailableError
 from tessera.rpc.interceptors.base import CallInterceptor, Context, Method
 
+_LAST_WORD_S = 0.1
+"""Time for an endless stream to send what came last, above all that health is NOT_SERVING now."""
+
 
 class DrainInterceptor(CallInterceptor):
     """Keeps track of the calls of all methods whose name starts with `Watch`, by convention the endless ones."""
@@ -18,9 +21,11 @@ class DrainInterceptor(CallInterceptor):
 
     def drain(self) -> None:
         """End all endless streams, the ones that begin later too, with UNAVAILABLE: their callers resume at another server."""
+        if self._draining:
+            return
         self._draining = True
         for limit in self._open:
-            limit.reschedule(asyncio.get_running_loop().time())
+            limit.reschedule(asyncio.get_running_loop().time() + _LAST_WORD_S)
 
     @asynccontextmanager
     async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
