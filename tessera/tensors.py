@@ -81,7 +81,7 @@ class Signature:
 def type_name(dtype: np.dtype[Any], field: str = "data_type") -> str:
     """Return the protocol name of a numpy element type, for example "FP32"; InvalidArgumentError if the protocol has none."""
     for name, known in DTYPES.items():
-        if dtype == known:
+        if dtype.newbyteorder("=") == known:
             return name
     raise InvalidArgumentError.unknown("element type", str(dtype), (str(known) for known in DTYPES.values()), field=field)
 
