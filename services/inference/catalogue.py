@@ -1,0 +1,104 @@
+"""What the registry's aliases point at, followed without a gap."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import structlog
+
+from services.inference.metrics import REGISTRY_REVISION
+from tessera.api.registry.v1 import registry_pb2 as pb
+from tessera.client.calls import call, pages, pause_s
+from tessera.client.registry import RegistryClient
+from tessera.errors import TesseraError
+
+log = structlog.get_logger()
+
+AliasKey = tuple[str, str]
+"""Model and alias."""
+
+
+class Catalogue:
+    """A copy of the registry's aliases, kept up to date.
+
+    It is made from a list of all models and then from the registry's events after the revision of that list. While the registry is away
+    it stays what it was, and catches up afterwards.
+
+    Args:
+        registry: Where aliases are kept.
+    """
+
+    def __init__(self, registry: RegistryClient) -> None:
+        self._registry = registry
+        self.aliases: dict[AliasKey, int] = {}
+        self.models: set[str] = set()
+        self.revision = 0
+        self.caught_up = False
+
+    def aliases_of(self, model: str) -> dict[str, int]:
+        """Return the aliases of a model with their versions."""
+        return {alias: version for (name, alias), version in self.aliases.items() if name == model}
+
+    async def changes(self) -> AsyncGenerator[AliasKey, None]:
+        """Yield every alias once the copy is complete, and then each one that changes; for ever, whatever the registry does."""
+        failures = 0
+        while True:
+            try:
+                if not self.revision:
+                    await self._list()
+                async with aclosing(self._watch()) as changed:
+                    async for key in changed:
+                        failures = 0
+                        yield key
+            except TesseraError as error:
+                failures += 1
+                if failures == 1:
+                    log.warning("cannot follow the registry, trying again", reason=error.message)
+            await asyncio.sleep(pause_s(max(1, failures)))
+
+    async def _list(self) -> None:
+        """Copy all models. The events after the first page's revision make the copy consistent, whatever changes between the pages."""
+
+        async def fetch(token: str) -> pb.ListModelsResponse:
+            request = pb.ListModelsRequest(page_size=1000, page_token=token)
+            return await call(self._registry.stub.ListModels, request, timeout_s=self._registry.timeout_s, idempotent=True)
+
+        aliases: dict[AliasKey, int] = {}
+        models: set[str] = set()
+        revision: int | None = None
+        async for page in pages(fetch):
+            revision = page.revision if revision is None else revision
+            models.update(model.name for model in page.models)
+            aliases.update({(model.name, alias): version for model in page.models for alias, version in model.aliases.items()})
+        self.aliases, self.models, self.revision = aliases, models, revision or 0
+
+    async def _watch(self) -> AsyncGenerator[AliasKey, None]:
+        async with aclosing(self._registry.watch(self.revision)) as messages:
+            async for message in messages:
+                self.revision = max(self.revision, message.revision)
+                REGISTRY_REVISION.set(self.revision)
+                key = self._apply(message)
+                if self.caught_up:
+                    if key is not None:
+                        yield key
+                elif message.WhichOneof("event") is None:  # the first bookmark: from here on the copy is what the registry has
+                    self.caught_up = True
+                    for key in list(self.aliases):
+                        yield key
+
+    def _apply(self, message: pb.WatchResponse) -> AliasKey | None:
+        """Take over one event; return the alias that it is about, if it is about one."""
+        match message.WhichOneof("event"):
+            case "model_changed":
+                self.models.add(message.model_changed.name)
+            case "model_deleted":
+                self.models.discard(message.model_deleted)
+            case "alias_changed":
+                change = message.alias_changed
+                key = (change.model, change.alias)
+                if change.to_version:
+                    self.aliases[key] = change.to_version
+                else:
+                    self.aliases.pop(key, None)
+                return key
+        return None

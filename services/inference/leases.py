@@ -1,0 +1,76 @@
+"""Leases in the registry on what this server holds, so that nothing is deleted under it."""
+
+import asyncio
+from collections import Counter
+
+import structlog
+
+from tessera.client.registry import RegistryClient
+from tessera.errors import NotFoundError, TesseraError
+
+log = structlog.get_logger()
+
+RELEASE_TIMEOUT_S = 2.0
+VersionKey = tuple[str, int]
+
+
+class Leases:
+    """The leases of one server; a version that is held twice (an old one draining, the same one loading again) has one lease.
+
+    Args:
+        registry: Where they are kept.
+        holder: Name of this server.
+        ttl_s: Seconds that a lease outlives a server that died; renewed at a third of it.
+    """
+
+    def __init__(self, registry: RegistryClient, holder: str, ttl_s: float) -> None:
+        self._registry = registry
+        self._holder = holder
+        self._ttl_s = ttl_s
+        self._users: Counter[VersionKey] = Counter()
+        self._ids: dict[VersionKey, str] = {}
+
+    async def acquire(self, model: str, version: int) -> None:
+        """Hold a version.
+
+        Raises:
+            NotFoundError: There is no such version.
+            UnavailableError: The registry cannot be reached.
+        """
+        self._users[model, version] += 1
+        try:
+            await self._renew(model, version)
+        except BaseException:
+            self._users[model, version] -= 1
+            raise
+
+    async def release(self, model: str, version: int) -> None:
+        """Let go of a version. Without the registry the lease simply runs out."""
+        self._users[model, version] -= 1
+        if self._users[model, version] > 0:
+            return
+        try:
+            async with asyncio.timeout(RELEASE_TIMEOUT_S):
+                await self._registry.release_lease(self._ids.pop((model, version)))
+        except (TesseraError, TimeoutError) as error:
+            log.warning("a lease could not be released and will run out", model=model, version=version, reason=str(error))
+
+    async def keep(self) -> None:
+        """Renew all leases, for ever."""
+        while True:
+            await asyncio.sleep(self._ttl_s / 3)
+            for model, version in list(self._ids):
+                if self._users[model, version] > 0:  # it may have been let go of while another was renewed
+                    await self._keep(model, version)
+
+    async def _keep(self, model: str, version: int) -> None:
+        try:
+            await self._renew(model, version)
+        except NotFoundError:
+            log.error("a version that is served here was deleted", model=model, version=version)
+        except TesseraError as error:
+            log.warning("a lease could not be renewed", model=model, version=version, reason=error.message)
+
+    async def _renew(self, model: str, version: int) -> None:
+        lease = await self._registry.acquire_lease(self._holder, self._ttl_s, model=model, version=version)
+        self._ids[model, version] = lease.lease_id

@@ -1,0 +1,261 @@
+"""The versions that this server holds: what the registry's aliases point at, and a few that were asked for by number."""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterable
+from typing import Any, Protocol
+
+import structlog
+
+from services.inference.catalogue import AliasKey, Catalogue
+from services.inference.leases import Leases, VersionKey
+from services.inference.metrics import LOAD_SECONDS, LOADS, MODEL_INFO
+from services.inference.served import ServedModel, Slot, State
+from tessera.api.common.v1.common_pb2 import ModelSelector
+from tessera.client.calls import is_interruption, pause_s
+from tessera.errors import InvalidArgumentError, NotFoundError, TesseraError, UnavailableError
+from tessera.names import check_alias, check_name
+
+log = structlog.get_logger()
+
+DEFAULT_ALIAS = "champion"
+LOADS_AT_ONCE = 2
+"""Loading takes CPU from those that answer."""
+RETRY_FAILED_S = 5.0
+"""A version that failed to load on demand is not tried again for every request."""
+
+
+class Loads(Protocol):
+    """What loads versions; see `Loader`."""
+
+    async def load(self, model: str, number: int) -> ServedModel:
+        """Fetch, verify, load and prove a version, or raise a TesseraError."""
+
+
+class Pool:
+    """Keeps loaded what it should be, and swaps versions so that no request is lost.
+
+    A request finds a version and enters it without giving way to anything else, and a version is unloaded only after it was taken out of
+    all tables and its last user has left. All state lives on the event loop.
+
+    Args:
+        catalogue: The registry's aliases.
+        loader: Loads versions.
+        leases: Protects what is loaded.
+        max_on_demand: Most versions that are kept without an alias.
+    """
+
+    name = "pool"
+
+    def __init__(self, catalogue: Catalogue, loader: Loads, leases: Leases, *, max_on_demand: int) -> None:
+        self._catalogue = catalogue
+        self._loader = loader
+        self._leases = leases
+        self._max_on_demand = max_on_demand
+        self._slots: dict[VersionKey, Slot] = {}
+        self._active: dict[AliasKey, Slot] = {}
+        self._draining: dict[Slot, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loading = asyncio.Semaphore(LOADS_AT_ONCE)
+        self._ready = False
+
+    async def start(self) -> None:
+        """Begin to follow the registry; `check` tells when the first versions are loaded."""
+        self._spawn(self._follow())
+        self._spawn(self._leases.keep())
+
+    async def stop(self) -> None:
+        """Stop following and unload everything. No request may be in flight."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._active.clear()
+        for slot in list(self._slots.values()):
+            self._retire(slot)
+        await asyncio.gather(*self._draining.values())
+
+    async def check(self) -> None:
+        """Raise UnavailableError until the registry was read once and everything that it named then is loaded or has failed."""
+        if not self._catalogue.caught_up:
+            raise UnavailableError("the registry has not been read yet")
+        loading = [f"{slot.model} version {slot.version}" for slot in self._slots.values() if slot.state is State.LOADING]
+        if loading and not self._ready:
+            raise UnavailableError(f"loading {', '.join(loading)}")
+        self._ready = True
+
+    async def find(self, selector: ModelSelector) -> ServedModel:
+        """Return the version that a request asks for; load it first if it is asked for by number.
+
+        Enter it (`with`) before anything else is awaited.
+
+        Raises:
+            InvalidArgumentError: The selector is malformed.
+            NotFoundError: No such model, version or alias; the message names those that there are.
+            UnavailableError: The registry has not been reached yet, or is needed and cannot be.
+            TesseraError: The version could not be loaded, for this reason.
+        """
+        while True:
+            slot = self._by_number(selector) if selector.WhichOneof("selector") == "version" else self._by_alias(selector)
+            if slot.served and slot.state is State.READY:
+                return slot.served
+            await slot.settled.wait()
+            if slot.error:
+                raise type(slot.error)(f"{slot.model} version {slot.version} cannot be served: {slot.error.message}")
+
+    def slots(self, model: str = "") -> list[tuple[Slot, list[str]]]:
+        """Return every version here, of one model or of all, with the aliases under which it answers; sorted by model and version."""
+        slots: Iterable[Slot] = (*self._draining, *self._slots.values())
+        chosen = sorted((slot for slot in slots if model in ("", slot.model)), key=lambda slot: (slot.model, slot.version))
+        return [(slot, sorted(alias for (_, alias), active in self._active.items() if active is slot)) for slot in chosen]
+
+    @property
+    def revision(self) -> int:
+        """Registry revision that this server has caught up with."""
+        return self._catalogue.revision
+
+    def _by_alias(self, selector: ModelSelector) -> Slot:
+        key = (selector.model, selector.alias if selector.WhichOneof("selector") else DEFAULT_ALIAS)
+        if slot := self._active.get(key):
+            return slot
+        check_name(selector.model, "model.model")
+        check_alias(key[1], "model.alias")
+        if not self._catalogue.caught_up:
+            raise UnavailableError("this server has not read the registry yet", retry_after_s=1.0)
+        version = self._catalogue.aliases.get(key)
+        if version is None:
+            raise self._unknown_alias(*key)
+        return self._slot(selector.model, version)
+
+    def _by_number(self, selector: ModelSelector) -> Slot:
+        slot = self._slots.get((selector.model, selector.version))
+        if slot is None:
+            check_name(selector.model, "model.model")
+            if selector.version < 1:
+                raise InvalidArgumentError(f"version {selector.version}; versions are numbered from 1", field="model.version")
+        elif slot.state is State.FAILED and time.monotonic() - slot.finished > RETRY_FAILED_S:
+            del self._slots[slot.model, slot.version]
+        slot = self._slot(selector.model, selector.version)
+        slot.on_demand = True
+        slot.used = time.monotonic()
+        return slot
+
+    def _unknown_alias(self, model: str, alias: str) -> NotFoundError:
+        if model not in self._catalogue.models:
+            known = ", ".join(sorted(self._catalogue.models)) or "none"
+            return NotFoundError(f"there is no model {model!r}; models: {known}", field="model.model")
+        known = ", ".join(f"{name} (version {version})" for name, version in sorted(self._catalogue.aliases_of(model).items())) or "none"
+        return NotFoundError(f"model {model} has no alias {alias!r}; aliases: {known}", field="model.alias")
+
+    async def _follow(self) -> None:
+        async for key in self._catalogue.changes():
+            self._alias_changed(key)
+
+    def _alias_changed(self, key: AliasKey) -> None:
+        """Make an alias answer with the version that the registry names now, as soon as that is ready."""
+        model, version = key[0], self._catalogue.aliases.get(key)
+        if version is None:
+            self._active.pop(key, None)
+        else:
+            self._forget_failure(model, version)
+            slot = self._slot(model, version)
+            if slot.state is State.READY:
+                self._active[key] = slot
+        self._tidy()
+
+    def _forget_failure(self, model: str, version: int) -> None:
+        slot = self._slots.get((model, version))
+        if slot and slot.state is State.FAILED:
+            del self._slots[model, version]
+
+    def _slot(self, model: str, version: int) -> Slot:
+        """Return the slot of a version; begin to load it if there is none."""
+        slot = self._slots.get((model, version))
+        if slot is None:
+            slot = self._slots[model, version] = Slot(model, version)
+            self._spawn(self._load(slot))
+        return slot
+
+    async def _load(self, slot: Slot) -> None:
+        """Fill a slot. Whatever happens, it is settled."""
+        try:
+            async with self._loading:
+                slot.settle(await self._leased(slot))
+        except TesseraError as error:
+            slot.settle(error)
+        except Exception as error:
+            log.exception("a version could not be loaded", model=slot.model, version=slot.version)
+            slot.settle(TesseraError(f"{type(error).__name__}: {error}"))
+        LOADS.labels(slot.model, slot.state.value.lower()).inc()
+        if slot.served:
+            self._activate(slot, slot.served)
+        elif slot.error:
+            log.error("version refused", model=slot.model, version=slot.version, reason=slot.error.message)
+            if is_interruption(slot.error):
+                self._spawn(self._retry(slot))
+        self._tidy()
+
+    def _activate(self, slot: Slot, served: ServedModel) -> None:
+        """Let a version that is ready answer under every alias that names it."""
+        for key, version in self._catalogue.aliases.items():
+            if (key[0], version) == (slot.model, slot.version):
+                self._active[key] = slot
+        seconds = slot.finished - slot.created
+        LOAD_SECONDS.labels(slot.model).observe(seconds)
+        MODEL_INFO.labels(slot.model, slot.version, served.digest).set(1)
+        log.info("version ready", model=slot.model, version=slot.version, seconds=round(seconds, 3))
+
+    async def _retry(self, slot: Slot) -> None:
+        """Load a version again that only could not be reached, unless it is not needed any more."""
+        await asyncio.sleep(pause_s(slot.attempt))
+        key = (slot.model, slot.version)
+        if self._slots.get(key) is slot and key in self._needed():
+            again = Slot(slot.model, slot.version, on_demand=slot.on_demand, attempt=slot.attempt + 1, created=slot.created)
+            self._slots[key] = again
+            self._spawn(self._load(again))
+
+    async def _leased(self, slot: Slot) -> ServedModel:
+        await self._leases.acquire(slot.model, slot.version)
+        try:
+            return await self._loader.load(slot.model, slot.version)
+        except BaseException:
+            await self._leases.release(slot.model, slot.version)
+            raise
+
+    def _tidy(self) -> None:
+        """Let go of what no alias needs, but for the few that were asked for by number last."""
+        needed = self._needed()
+        spare = [slot for key, slot in self._slots.items() if key not in needed and slot.state is not State.LOADING]
+        recent = sorted((slot for slot in spare if slot.on_demand), key=lambda slot: -slot.used)[: self._max_on_demand]
+        for slot in spare:
+            if slot not in recent:
+                self._retire(slot)
+
+    def _needed(self) -> set[VersionKey]:
+        """Return the versions that some alias names, or answers with until the one that it names is ready."""
+        named = {(model, version) for (model, _), version in self._catalogue.aliases.items()}
+        return named | {(slot.model, slot.version) for slot in self._active.values()}
+
+    def _retire(self, slot: Slot) -> None:
+        """Take a version out of the table, and unload it once its last request has left."""
+        del self._slots[slot.model, slot.version]
+        if slot.served:
+            MODEL_INFO.remove(slot.model, slot.version, slot.served.digest)
+            slot.state = State.DRAINING
+            self._draining[slot] = asyncio.create_task(self._unload(slot, slot.served))
+
+    async def _unload(self, slot: Slot, served: ServedModel) -> None:
+        await served.close()
+        slot.served = None
+        await self._leases.release(slot.model, slot.version)
+        del self._draining[slot]
+        log.info("version unloaded", model=slot.model, version=slot.version)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a background task failed", exc_info=error)

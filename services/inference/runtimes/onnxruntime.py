@@ -1,0 +1,93 @@
+"""ONNX graphs in this process, on onnxruntime."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnxruntime as ort
+import structlog
+
+from model_store.manifest import Manifest, TensorSpec
+from services.inference.runtimes.runtime import RuntimeOptions, Tensors
+from tessera.errors import FailedPreconditionError
+
+log = structlog.get_logger()
+
+PREFERRED_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+DATA_TYPES = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+}
+
+
+class OnnxModel:
+    """One session. `InferenceSession.run` may be called by several threads.
+
+    Args:
+        path: The graph.
+        outputs: Names of the outputs to compute.
+        options: What the server grants.
+    """
+
+    def __init__(self, path: Path, outputs: list[str], options: RuntimeOptions) -> None:
+        asked = [provider for provider in PREFERRED_PROVIDERS if provider in ort.get_available_providers()]
+        self._session = ort.InferenceSession(path, sess_options=_session_options(options), providers=asked)
+        self._outputs = outputs
+        # A provider that is available may still not work (no GPU, no driver): only the session knows what it got.
+        got = self._session.get_providers()
+        if got[0] != asked[0]:
+            log.warning("the preferred execution provider does not work on this machine", asked=asked[0], got=got[0])
+
+    def declared(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the graph's inputs and outputs: name to data type as in the manifest."""
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        return {node.name: DATA_TYPES.get(node.type, node.type) for node in inputs}, {
+            node.name: DATA_TYPES.get(node.type, node.type) for node in outputs
+        }
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """Compute one batch."""
+        return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
+
+    def close(self) -> None:
+        """Drop the session, and with it its weights and its arena."""
+        del self._session
+
+
+def load(manifest: Manifest, directory: Path, options: RuntimeOptions) -> OnnxModel:
+    """Load the manifest's graph and compare its tensors with those that the manifest declares.
+
+    Raises:
+        FailedPreconditionError: There is not exactly one graph, onnxruntime cannot load it, or its tensors are others.
+    """
+    graphs = [file.path for file in manifest.files_in_role("graph")]
+    if len(graphs) != 1:
+        raise FailedPreconditionError(f"the runtime onnxruntime needs exactly one file with the role graph; the manifest has {len(graphs)}")
+    try:
+        model = OnnxModel(directory / graphs[0], [spec.name for spec in manifest.outputs], options)
+    except Exception as error:  # onnxruntime raises classes of its own, without a common base
+        raise FailedPreconditionError(f"onnxruntime cannot load {graphs[0]}: {error}") from error
+    declared_inputs, declared_outputs = model.declared()
+    _check_declared("inputs", declared_inputs, manifest.inputs)
+    _check_declared("outputs", declared_outputs, manifest.outputs)
+    return model
+
+
+def _session_options(options: RuntimeOptions) -> ort.SessionOptions:
+    session = ort.SessionOptions()
+    session.intra_op_num_threads = options.threads
+    session.inter_op_num_threads = 1
+    session.log_severity_level = 3  # errors; they are raised as well
+    # Spinning threads would eat the CPU quota of the event loop while no request is there.
+    session.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return session
+
+
+def _check_declared(what: str, graph: dict[str, str], manifest: Sequence[TensorSpec]) -> None:
+    declared = {spec.name: spec.data_type for spec in manifest}
+    if graph != declared:
+        raise FailedPreconditionError(f"the graph's {what} are {graph}, the manifest declares {declared}")

@@ -1,0 +1,124 @@
+"""A loaded version that answers requests, and what becomes of a version on its way here."""
+
+import asyncio
+import enum
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from model_store.manifest import Manifest
+from services.inference.batches import Answer
+from services.inference.batching import Batcher
+from services.inference.metrics import ModelMetrics
+from services.inference.runtimes.runtime import LoadedModel, Tensors
+from tessera.errors import TesseraError
+
+
+@dataclass(frozen=True)
+class ServedTask:
+    """A task that this server has a typed service for.
+
+    Args:
+        name: As in manifests.
+        revision: Of the pre- and postprocessing that this server has.
+        check: Raises FailedPreconditionError if a manifest is not one of this task.
+    """
+
+    name: str
+    revision: int
+    check: Callable[[Manifest], None]
+
+
+class ServedModel:
+    """A version in memory. `with served:` around every use: it is not unloaded before the last user has left.
+
+    Args:
+        manifest: Of the version.
+        version: Its number.
+        digest: sha256 of the manifest as stored.
+        loaded: From the runtime.
+        batcher: Its queue.
+    """
+
+    def __init__(self, manifest: Manifest, version: int, digest: str, loaded: LoadedModel, batcher: Batcher) -> None:
+        self.manifest = manifest
+        self.model = manifest.model
+        self.version = version
+        self.digest = digest
+        self.metrics = ModelMetrics.of(manifest.model)
+        self.in_flight = 0
+        self._loaded = loaded
+        self._batcher = batcher
+        self._unused = asyncio.Event()
+        self._unused.set()
+
+    def __enter__(self) -> Self:
+        self.in_flight += 1
+        self._unused.clear()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._unused.set()
+
+    async def submit(self, inputs: Tensors, deadline: float) -> Answer:
+        """Compute one request; see `Batcher.submit`."""
+        return await self._batcher.submit(inputs, deadline)
+
+    async def close(self) -> None:
+        """Wait until nobody uses it, then unload it. Nobody may begin to use it meanwhile."""
+        await self._unused.wait()
+        await self._batcher.close()
+        await asyncio.to_thread(self._loaded.close)
+
+
+class State(enum.Enum):
+    """The stage of a version on its way through this server; named as in `ServedState`."""
+
+    LOADING = "LOADING"
+    READY = "READY"
+    DRAINING = "DRAINING"
+    FAILED = "FAILED"
+
+
+@dataclass(eq=False)
+class Slot:
+    """The place of one version in the pool.
+
+    Args:
+        model: Its model.
+        version: Its number.
+        on_demand: Whether a request asked for exactly this version.
+        attempt: 1 for the first try to load it.
+        state: Its stage.
+        served: What answers; set once READY.
+        error: Why it FAILED.
+        settled: Set when it is no longer LOADING.
+        created: When it was asked for, on the clock of `time.monotonic`.
+        finished: When it became READY or FAILED.
+        used: When a request asked for it by number last.
+    """
+
+    model: str
+    version: int
+    on_demand: bool = False
+    attempt: int = 1
+    state: State = State.LOADING
+    served: ServedModel | None = None
+    error: TesseraError | None = None
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    created: float = field(default_factory=time.monotonic)
+    finished: float = 0.0
+    used: float = field(default_factory=time.monotonic)
+
+    def settle(self, outcome: ServedModel | TesseraError) -> None:
+        """Become READY with a served model, or FAILED with an error."""
+        self.finished = time.monotonic()
+        if isinstance(outcome, ServedModel):
+            self.served, self.state = outcome, State.READY
+        else:
+            self.error, self.state = outcome, State.FAILED
+        self.settled.set()
