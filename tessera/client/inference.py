@@ -48,7 +48,7 @@ class InferenceClient:
         """Return the cells where a piece most likely belongs, best first.
 
         Args:
-            piece: An image file (PNG, JPEG or WebP; at most 10 MB and 16 million pixels), or the network's input: FP32, [64, 64, 3], 0 to 1.
+            piece: An image file (PNG, JPEG, WebP; at most 10 MB and 16 million pixels), or the network's input: FP32, [64, 64, 3], 0 to 1.
             model: Its name.
             version: An exact version; or
             alias: an alias. The alias `champion` if neither is given.

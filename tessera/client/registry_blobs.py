@@ -10,8 +10,8 @@ from tessera.client.registry_base import RegistryCalls
 class BlobCalls(RegistryCalls):
     """Calls about blobs, which are named by their sha256."""
 
-    async def upload_file(self, path: Path, on_progress: Callable[[int], None] | None = None) -> BlobRef:
-        """Store a file unless it is stored already, and return its digest and size. `on_progress` is told the bytes sent so far.
+    async def upload_file(self, path: Path, on_progress: Callable[[int, int], None] | None = None) -> BlobRef:
+        """Store a file unless it is stored already, and return its digest and size. `on_progress` is told the bytes done and in all.
 
         Raises:
             FileNotFoundError: No such file.
@@ -24,7 +24,7 @@ class BlobCalls(RegistryCalls):
         """Store bytes unless they are stored already, and return their digest and size."""
         return await upload_bytes(self.stub, data)
 
-    async def download_file(self, ref: BlobRef, destination: Path, on_progress: Callable[[int], None] | None = None) -> None:
+    async def download_file(self, ref: BlobRef, destination: Path, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Write a blob to a file; it appears complete and verified, or not at all.
 
         Raises:

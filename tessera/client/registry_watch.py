@@ -1,6 +1,6 @@
 """The registry's client: the event stream, resumed by revision."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import grpc
 
@@ -15,7 +15,7 @@ IDLE_TIMEOUT_S = 30.0
 class WatchCalls(RegistryCalls):
     """The event stream."""
 
-    async def watch(self, since_revision: int = 0, model: str = "") -> AsyncIterator[pb.WatchResponse]:
+    async def watch(self, since_revision: int = 0, model: str = "") -> AsyncGenerator[pb.WatchResponse, None]:
         """Yield every change after `since_revision` in order, for ever; messages without an event are bookmarks.
 
         The stream is opened again, from the last revision seen, whenever the registry goes away: nothing is lost or repeated.

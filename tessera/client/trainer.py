@@ -1,6 +1,6 @@
 """The trainer: families and jobs."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -74,7 +74,7 @@ class TrainerClient:
         """Ask a job to stop and return it as it stands. A finished job stays as it is. Raises NotFoundError."""
         return (await call(self.stub.CancelJob, pb.CancelJobRequest(id=job_id), timeout_s=self.timeout_s, idempotent=True)).job
 
-    async def watch_job(self, job_id: str) -> AsyncIterator[pb.Job]:
+    async def watch_job(self, job_id: str) -> AsyncGenerator[pb.Job, None]:
         """Yield the job as it stands, then again after every change, until it has ended.
 
         The stream is opened again whenever the trainer goes away. Raises NotFoundError.

@@ -1,12 +1,11 @@
 """A stack that runs until a signal comes."""
 
 import asyncio
-import os
-import signal
 from collections.abc import Callable
 
 from tessera.stack.home import Home
 from tessera.stack.ports import Ports
+from tessera.stack.signals import until_signal
 from tessera.stack.state import StackState
 from tessera.stack.supervisor import embedded_stack
 
@@ -18,35 +17,23 @@ async def run_stack(
     on_change: Callable[[StackState], None] | None = None,
     on_ready: Callable[[StackState], None] | None = None,
 ) -> None:
-    """Run the embedded stack until SIGINT or SIGTERM; a second signal ends it at once, and the kernel ends its processes with it.
+    """Run the embedded stack until SIGINT or SIGTERM.
+
+    Args:
+        home: Its directory.
+        ports: Where it listens.
+        on_change: Called with the state after every change.
+        on_ready: Called once everything is healthy.
 
     Raises:
         AlreadyExistsError: A stack runs under this home already.
         FailedPreconditionError: A port is in use, or a program does not start.
     """
-    with_signals = asyncio.create_task(_run(home, ports, on_change, on_ready))
-    loop = asyncio.get_running_loop()
 
-    def stop() -> None:
-        if with_signals.cancelling():
-            os._exit(1)
-        with_signals.cancel()
+    async def stack() -> None:
+        async with embedded_stack(home, ports, on_change) as supervisor:
+            if on_ready is not None:
+                on_ready(supervisor.state())
+            await asyncio.Event().wait()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-    try:
-        await asyncio.wait([with_signals])
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-    if not with_signals.cancelled():
-        with_signals.result()
-
-
-async def _run(
-    home: Home, ports: Ports, on_change: Callable[[StackState], None] | None, on_ready: Callable[[StackState], None] | None
-) -> None:
-    async with embedded_stack(home, ports, on_change) as supervisor:
-        if on_ready is not None:
-            on_ready(supervisor.state())
-        await asyncio.Event().wait()
+    await until_signal(stack())

@@ -1,0 +1,38 @@
+"""Arguments and options that several commands share, with their shell completion."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tessera.cli.connection import connection
+
+COMPLETION_TIMEOUT_S = 1.0
+
+
+def complete_models(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the models whose names begin so; none while the registry cannot be reached, since completion must not complain."""
+    from tessera.errors import TesseraError
+
+    async def names() -> list[str]:
+        async with replace(connection(ctx), timeout_s=COMPLETION_TIMEOUT_S).client() as client:
+            return [model.name async for model in client.registry.list_models()]
+
+    try:
+        return [name for name in asyncio.run(names()) if name.startswith(incomplete)]
+    except TesseraError:
+        return []
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
+Model = Annotated[str, typer.Argument(help="Name of the model.", autocompletion=complete_models)]
+Version = Annotated[int, typer.Argument(help="Number of the version.", min=1)]
+Filter = Annotated[str, typer.Option("--filter", help="Comparisons joined by AND, such as 'metrics.top1 >= 0.99 AND tags.site = \"lab\"'.")]
+OrderBy = Annotated[str, typer.Option("--order-by", help="A field, or a field and `desc`, such as 'create_time desc'.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it goes to the history.")]
+HomeOption = Annotated[
+    Path | None, typer.Option("--home", envvar="TESSERA_HOME", help="Directory of the stack.", show_default="~/.tessera", file_okay=False)
+]
+PortBase = Annotated[int, typer.Option("--port-base", envvar="TESSERA_PORT_BASE", help="The stack listens on ports from here to 79 above.")]

@@ -1,0 +1,50 @@
+"""`tessera predict`: where puzzle pieces belong."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tessera.cli import output
+from tessera.cli.connection import run
+from tessera.cli.options import Json, Model
+
+if TYPE_CHECKING:
+    from tessera.api.inference.v1 import puzzle_pb2 as pb
+    from tessera.client import Client
+
+
+def predict(
+    ctx: typer.Context,
+    model: Model,
+    pieces: Annotated[list[Path], typer.Argument(help="Pictures of pieces, upright: PNG, JPEG or WebP.")],
+    *,
+    version: Annotated[int | None, typer.Option("--version", min=1, help="An exact version.", show_default="the alias")] = None,
+    alias: Annotated[str, typer.Option("--alias", help="Which version, by alias.")] = "champion",
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many cells to answer.")] = 3,
+    json: Json = False,
+) -> None:
+    """Ask where puzzle pieces belong; best cells first."""
+    from tessera.cli.plain import plain
+    from tessera.cli.train import check_readable
+
+    for piece in pieces:
+        check_readable(piece, str(piece))
+
+    async def main(client: "Client") -> "list[pb.ClassifyCellResponse]":
+        chosen = None if version is not None else alias
+        return [
+            await client.inference.classify_cell(piece.read_bytes(), model, version=version, alias=chosen, top_k=top_k) for piece in pieces
+        ]
+
+    answers = run(ctx, main)
+    if json:
+        output.print_json([{"piece": str(piece), **plain(answer)} for piece, answer in zip(pieces, answers, strict=True)])
+        return
+    rows = [
+        (piece, rank, candidate.column, candidate.row, f"{candidate.probability:.1%}", f"{candidate.x:.3f}, {candidate.y:.3f}")
+        for piece, answer in zip(pieces, answers, strict=True)
+        for rank, candidate in enumerate(answer.candidates, start=1)
+    ]
+    output.print_table(("PIECE", "RANK", "COLUMN", "ROW", "PROBABILITY", "CENTRE X, Y"), rows)
+    output.note(f"answered by {answers[0].answered_by.model} version {answers[0].answered_by.version}")
