@@ -2,14 +2,17 @@
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from model_store.manifest import Manifest
-from tessera.api.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 from tessera.blobs import BlobRef, download_file
 from tessera.errors import InvalidArgumentError
 
+if TYPE_CHECKING:
+    from tessera.api.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 
-async def materialize(stub: RegistryServiceAsyncStub, manifest: Manifest, cache_dir: Path) -> Path:
+
+async def materialize(stub: "RegistryServiceAsyncStub", manifest: Manifest, cache_dir: Path) -> Path:
     """Make sure that all files of a version lie verified in a folder of their own below `cache_dir`.
 
     The folder is named by the manifest's digest. What is there already is hashed again before it counts, so a file that was damaged on

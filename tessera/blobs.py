@@ -5,7 +5,7 @@ import io
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import BinaryIO, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, ParamSpec, TypeVar
 
 from tessera.api.registry.v1.registry_pb2 import (
     BeginUploadRequest,
@@ -16,11 +16,13 @@ from tessera.api.registry.v1.registry_pb2 import (
     PresignedUpload,
     UploadBlobRequest,
 )
-from tessera.api.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 from tessera.blob_files import CHUNK_BYTES, BlobRef, OnProgress, VerifiedFile, disk_errors
 from tessera.errors import CancelledError, InvalidArgumentError
 from tessera.presigned import Tell, get_url, put_url
 from tessera.rpc.status import rpc_errors
+
+if TYPE_CHECKING:
+    from tessera.api.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 
 __all__ = ["BlobRef", "OnProgress", "download_file", "upload_bytes", "upload_file"]
 
@@ -31,7 +33,7 @@ _TIMEOUT_S = 30.0
 _COMPLETE_TIMEOUT_S = 900.0  # the registry reads all of the object to verify it
 
 
-async def upload_file(stub: RegistryServiceAsyncStub, path: Path, on_progress: OnProgress | None = None) -> BlobRef:
+async def upload_file(stub: "RegistryServiceAsyncStub", path: Path, on_progress: OnProgress | None = None) -> BlobRef:
     """Store a file in the registry, unless it is there already.
 
     Args:
@@ -52,14 +54,14 @@ async def upload_file(stub: RegistryServiceAsyncStub, path: Path, on_progress: O
     return ref
 
 
-async def upload_bytes(stub: RegistryServiceAsyncStub, data: bytes) -> BlobRef:
+async def upload_bytes(stub: "RegistryServiceAsyncStub", data: bytes) -> BlobRef:
     """Store bytes in the registry, unless they are there already. Returns and raises what `upload_file` does."""
     ref = BlobRef.of_bytes(data)
     await _upload(stub, ref, lambda: io.BytesIO(data), None)
     return ref
 
 
-async def download_file(stub: RegistryServiceAsyncStub, ref: BlobRef, destination: Path, on_progress: OnProgress | None = None) -> None:
+async def download_file(stub: "RegistryServiceAsyncStub", ref: BlobRef, destination: Path, on_progress: OnProgress | None = None) -> None:
     """Read a blob into a file, which appears only when it is complete and verified; what was there before is replaced.
 
     Args:
@@ -92,7 +94,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 async def _upload(
-    stub: RegistryServiceAsyncStub, ref: BlobRef, open_source: Callable[[], BinaryIO], on_progress: OnProgress | None
+    stub: "RegistryServiceAsyncStub", ref: BlobRef, open_source: Callable[[], BinaryIO], on_progress: OnProgress | None
 ) -> None:
     with rpc_errors():
         answer = await stub.BeginUpload(BeginUploadRequest(sha256=ref.sha256, size_bytes=ref.size_bytes), timeout=_TIMEOUT_S)
@@ -115,7 +117,7 @@ async def _upload_requests(ref: BlobRef, source: BinaryIO, on_progress: OnProgre
 
 
 async def _upload_presigned(
-    stub: RegistryServiceAsyncStub,
+    stub: "RegistryServiceAsyncStub",
     ref: BlobRef,
     target: PresignedUpload,
     open_source: Callable[[], BinaryIO],
@@ -130,7 +132,7 @@ async def _upload_presigned(
     await stub.CompleteUpload(request, timeout=_COMPLETE_TIMEOUT_S)
 
 
-async def _download_stream(stub: RegistryServiceAsyncStub, ref: BlobRef, destination: Path, on_progress: OnProgress | None) -> None:
+async def _download_stream(stub: "RegistryServiceAsyncStub", ref: BlobRef, destination: Path, on_progress: OnProgress | None) -> None:
     with VerifiedFile(ref, destination) as file, rpc_errors():
         moved = 0
         async for message in stub.DownloadBlob(DownloadBlobRequest(sha256=ref.sha256)):
