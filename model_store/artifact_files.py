@@ -99,7 +99,7 @@ def check_beginning(path: str, role: Role, head: bytes, size_bytes: int) -> None
         InvalidArgumentError: It is not what it should be; the message says what it looks like instead.
     """
     suffix = PurePosixPath(path).suffix.lower()
-    problem = _pickle(head)
+    problem = "" if suffix == ".safetensors" and _may_be_safetensors(head) else _pickle(head)
     if not problem and suffix == ".safetensors":
         problem = _not_safetensors(head, size_bytes)
     elif not problem and suffix == ".onnx":
@@ -116,7 +116,7 @@ def check_beginning(path: str, role: Role, head: bytes, size_bytes: int) -> None
 
 def _pickle(head: bytes) -> str:
     """Recognise pickles of protocol 2 and later, and what torch.save writes: a zip archive around one."""
-    if len(head) > 1 and head[0] == 0x80 and head[1] <= 5 and not _may_be_safetensors(head):
+    if len(head) > 1 and head[0] == 0x80 and head[1] <= 5:
         return "a pickle, which runs code when loaded; use safetensors or ONNX"
     if head.startswith(b"PK\x03\x04") and b"/data.pkl" in head[:4096]:
         return "a zip archive with a pickle (torch.save), which runs code when loaded; use safetensors or ONNX"

@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from model_store.store import BlobInfo, BlobRef
 from tessera.blob_files import VerifiedFile, Verifier, disk_errors, read_chunks, sync_folder
 from tessera.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, UnavailableError
-from tessera.names import check_sha256
+from tessera.names import check_sha256, is_sha256
 
 
 class LocalStore:
@@ -49,20 +48,18 @@ class LocalStore:
     def read(self, sha256: str) -> Iterator[bytes]:
         """See `BlobStore.read`."""
         verifier = Verifier(sha256)
-        with disk_errors(), _missing_as_not_found(sha256):
-            for chunk in read_chunks(self._path(sha256)):
-                verifier.update(chunk)
-                yield chunk
+        with disk_errors():
+            try:
+                for chunk in read_chunks(self._path(sha256)):
+                    verifier.update(chunk)
+                    yield chunk
+            except FileNotFoundError:
+                raise NotFoundError(f"blob {sha256} is not stored", field="sha256") from None
         verifier.finish()
 
     def stat(self, sha256: str) -> BlobInfo | None:
         """See `BlobStore.stat`."""
         return _info(self._path(sha256))
-
-    def touch(self, sha256: str) -> None:
-        """See `BlobStore.touch`."""
-        with disk_errors(), _missing_as_not_found(sha256):
-            os.utime(self._path(sha256))
 
     def delete(self, sha256: str) -> None:
         """See `BlobStore.delete`."""
@@ -74,7 +71,7 @@ class LocalStore:
         with disk_errors():
             for folder in self._blobs.iterdir():
                 for path in folder.iterdir():
-                    if info := _info(path):
+                    if is_sha256(path.name) and (info := _info(path)):
                         yield info
 
     def presign_upload(self, upload_id: str, expires: timedelta) -> str | None:
@@ -122,11 +119,3 @@ def _info(path: Path) -> BlobInfo | None:
         except FileNotFoundError:
             return None
     return BlobInfo(path.name, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
-
-
-@contextmanager
-def _missing_as_not_found(sha256: str) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise NotFoundError(f"blob {sha256} is not stored", field="sha256") from None

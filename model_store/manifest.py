@@ -280,10 +280,6 @@ class Manifest(_Part):
         """Return this manifest with the number (1 or more) and the time (with time zone) that the registry gives it."""
         return self.model_copy(update={"version": version, "create_time": create_time.astimezone(UTC)})
 
-    def file(self, path: str) -> FileEntry | None:
-        """Return the file at `path`, or None."""
-        return next((file for file in self.files if file.path == path), None)
-
     def files_in_role(self, role: Role) -> list[FileEntry]:
         """Return the files that have a role, in their order."""
         return [file for file in self.files if file.role == role]

@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 import urllib3
 from minio import Minio
-from minio.commonconfig import REPLACE, CopySource
+from minio.commonconfig import CopySource
 from minio.datatypes import Upload
 from minio.error import MinioException
 
@@ -20,7 +20,7 @@ from model_store.s3_errors import s3_errors
 from model_store.store import BlobInfo, BlobRef
 from tessera.blob_files import CHUNK_BYTES, Verifier
 from tessera.errors import InvalidArgumentError, NotFoundError, TesseraError, UnavailableError
-from tessera.names import check_sha256, shown
+from tessera.names import check_sha256, is_sha256, shown
 
 PART_BYTES = 8 << 20
 """A blob above this size is sent in parts of it; at most two are in memory."""
@@ -101,18 +101,6 @@ class S3Store:
             return None
         return BlobInfo(sha256, cast(int, found.size), cast(datetime, found.last_modified))
 
-    def touch(self, sha256: str) -> None:
-        """See `BlobStore.touch`; S3 has no other way to change a time than to copy an object onto itself with new metadata."""
-        key = _key(sha256)
-        with s3_errors(f"blob {sha256}"):
-            try:
-                self._client.copy_object(
-                    self._bucket, key, CopySource(self._bucket, key), metadata={"touched": "1"}, metadata_directive=REPLACE
-                )
-            except ValueError:
-                # Some servers answer a copy onto itself without an ETag, which the client cannot read; it is done nevertheless.
-                self._client.stat_object(self._bucket, key)
-
     def delete(self, sha256: str) -> None:
         """See `BlobStore.delete`."""
         self._remove(_key(sha256))
@@ -122,7 +110,8 @@ class S3Store:
         with s3_errors(self._bucket):
             for found in self._client.list_objects(self._bucket, prefix=_BLOBS, recursive=True):
                 name = cast(str, found.object_name).rpartition("/")[2]
-                yield BlobInfo(name, cast(int, found.size), cast(datetime, found.last_modified))
+                if is_sha256(name):
+                    yield BlobInfo(name, cast(int, found.size), cast(datetime, found.last_modified))
 
     def presign_upload(self, upload_id: str, expires: timedelta) -> str | None:
         """See `BlobStore.presign_upload`."""

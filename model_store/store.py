@@ -21,7 +21,7 @@ class BlobInfo:
     Args:
         sha256: Its digest, 64 lower-case hexadecimal digits.
         size_bytes: Its size as stored.
-        modify_time: When it was written or touched last; with time zone.
+        modify_time: When it was written last; with time zone.
     """
 
     sha256: str
@@ -58,14 +58,11 @@ class BlobStore(Protocol):
     def stat(self, sha256: str) -> BlobInfo | None:
         """Answer what is known about a blob, or None if it is not there. Its bytes are not read."""
 
-    def touch(self, sha256: str) -> None:
-        """Reset the age that garbage collection looks at. Raises NotFoundError if there is no such blob."""
-
     def delete(self, sha256: str) -> None:
         """Remove a blob; succeeds if it is gone already."""
 
     def list(self) -> Iterator[BlobInfo]:
-        """Yield every blob, in no particular order."""
+        """Yield every blob, in no particular order; what else lies in the same place is left out."""
 
     def presign_upload(self, upload_id: str, expires: timedelta) -> str | None:
         """Answer a URL that takes one PUT of a staged object, or None if blobs have to be streamed through `write`.

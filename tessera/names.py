@@ -43,9 +43,14 @@ def check_sha256(value: str, field: str) -> str:
     Raises:
         InvalidArgumentError: It is not.
     """
-    if not _SHA256.fullmatch(value):
+    if not is_sha256(value):
         raise InvalidArgumentError(f"{field}: {shown(value)} is not a sha256; it takes 64 lower-case hexadecimal digits", field=field)
     return value
+
+
+def is_sha256(value: str) -> bool:
+    """Return whether `value` is a sha256 digest as we write it."""
+    return _SHA256.fullmatch(value) is not None
 
 
 def shown(value: object) -> str:

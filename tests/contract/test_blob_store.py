@@ -83,13 +83,11 @@ def test_stat_tells_size_and_time(case: Case) -> None:
     assert abs(info.modify_time - datetime.now(UTC)) < HOUR
 
 
-def test_an_unknown_blob_has_no_stat_and_cannot_be_read_or_touched(case: Case) -> None:
+def test_an_unknown_blob_has_no_stat_and_cannot_be_read(case: Case) -> None:
     unknown = hashlib.sha256(b"never stored").hexdigest()
     assert case.store.stat(unknown) is None
     with pytest.raises(NotFoundError, match=unknown):
         get(case.store, unknown)
-    with pytest.raises(NotFoundError, match=unknown):
-        case.store.touch(unknown)
 
 
 def test_writing_the_same_blob_twice_stores_it_once(case: Case) -> None:
@@ -109,14 +107,6 @@ def test_delete_removes_a_blob_and_may_be_repeated(case: Case) -> None:
     case.store.delete(ref.sha256)
     case.store.delete(ref.sha256)
     assert case.store.stat(ref.sha256) is None
-
-
-def test_touch_keeps_the_bytes_and_never_makes_a_blob_older(case: Case) -> None:
-    ref = put(case.store, b"touched")
-    before = case.store.stat(ref.sha256)
-    case.store.touch(ref.sha256)
-    assert case.store.stat(ref.sha256).modify_time >= before.modify_time
-    assert get(case.store, ref.sha256) == b"touched"
 
 
 @pytest.mark.parametrize("size", [100, 2 * PART_BYTES + 77])
@@ -183,7 +173,7 @@ def test_a_truncated_blob_is_found_when_it_is_read_and_healed_when_it_is_written
 
 @pytest.mark.parametrize("bad", ["", "abc", "A" * 64, "../../../../etc/passwd", "g" * 64, "a" * 65, "a" * 63 + "\n"])
 def test_a_malformed_digest_is_refused_everywhere(case: Case, bad: str) -> None:
-    for call in (case.store.stat, case.store.touch, case.store.delete, lambda digest: get(case.store, digest)):
+    for call in (case.store.stat, case.store.delete, lambda digest: get(case.store, digest)):
         with pytest.raises(InvalidArgumentError, match="64 lower-case hexadecimal digits"):
             call(bad)
 
