@@ -10,7 +10,7 @@ from services.inference.metrics import REGISTRY_REVISION
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.client.calls import call, pages, pause_s
 from tessera.client.registry import RegistryClient
-from tessera.errors import TesseraError
+from tessera.errors import FailedPreconditionError, TesseraError
 
 log = structlog.get_logger()
 
@@ -34,6 +34,8 @@ class Catalogue:
         self.models: set[str] = set()
         self.revision = 0
         self.caught_up = False
+        self._consistent = False
+        self._changed: set[AliasKey] = set()
 
     def aliases_of(self, model: str) -> dict[str, int]:
         """Return the aliases of a model with their versions."""
@@ -46,10 +48,15 @@ class Catalogue:
             try:
                 if not self.revision:
                     await self._list()
-                async with aclosing(self._watch()) as changed:
-                    async for key in changed:
+                async with aclosing(self._registry.watch(self.revision)) as messages:
+                    async for message in messages:
                         failures = 0
-                        yield key
+                        self._apply(message)
+                        while self._consistent and self._changed:
+                            yield self._changed.pop()
+            except FailedPreconditionError as error:  # it was restored from a backup, and has not seen yet what we have
+                log.warning("the registry has gone back in time, reading all of it again", reason=error.message)
+                self.revision = 0
             except TesseraError as error:
                 failures += 1
                 if failures == 1:
@@ -57,38 +64,26 @@ class Catalogue:
             await asyncio.sleep(pause_s(max(1, failures)))
 
     async def _list(self) -> None:
-        """Copy all models. The events after the first page's revision make the copy consistent, whatever changes between the pages."""
+        """Copy all models. Only the events after the first page's revision make the copy consistent, as models change between pages."""
 
         async def fetch(token: str) -> pb.ListModelsResponse:
             request = pb.ListModelsRequest(page_size=1000, page_token=token)
             return await call(self._registry.stub.ListModels, request, timeout_s=self._registry.timeout_s, idempotent=True)
 
-        aliases: dict[AliasKey, int] = {}
-        models: set[str] = set()
-        revision: int | None = None
-        async for page in pages(fetch):
-            revision = page.revision if revision is None else revision
-            models.update(model.name for model in page.models)
-            aliases.update({(model.name, alias): version for model in page.models for alias, version in model.aliases.items()})
-        self.aliases, self.models, self.revision = aliases, models, revision or 0
+        listed = [page async for page in pages(fetch)]
+        models = [model for page in listed for model in page.models]
+        aliases = {(model.name, alias): version for model in models for alias, version in model.aliases.items()}
+        self._changed |= {*self.aliases, *aliases}
+        self._consistent = False
+        self.aliases, self.models, self.revision = aliases, {model.name for model in models}, listed[0].revision
 
-    async def _watch(self) -> AsyncGenerator[AliasKey, None]:
-        async with aclosing(self._registry.watch(self.revision)) as messages:
-            async for message in messages:
-                self.revision = max(self.revision, message.revision)
-                REGISTRY_REVISION.set(self.revision)
-                key = self._apply(message)
-                if self.caught_up:
-                    if key is not None:
-                        yield key
-                elif message.WhichOneof("event") is None:  # the first bookmark: from here on the copy is what the registry has
-                    self.caught_up = True
-                    for key in list(self.aliases):
-                        yield key
-
-    def _apply(self, message: pb.WatchResponse) -> AliasKey | None:
-        """Take over one event; return the alias that it is about, if it is about one."""
+    def _apply(self, message: pb.WatchResponse) -> None:
+        """Take over one event, or learn from a bookmark that there are no more."""
+        self.revision = max(self.revision, message.revision)
+        REGISTRY_REVISION.set(self.revision)
         match message.WhichOneof("event"):
+            case None:
+                self._consistent = self.caught_up = True
             case "model_changed":
                 self.models.add(message.model_changed.name)
             case "model_deleted":
@@ -96,9 +91,8 @@ class Catalogue:
             case "alias_changed":
                 change = message.alias_changed
                 key = (change.model, change.alias)
+                self._changed.add(key)
                 if change.to_version:
                     self.aliases[key] = change.to_version
                 else:
                     self.aliases.pop(key, None)
-                return key
-        return None

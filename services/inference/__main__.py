@@ -1,0 +1,60 @@
+"""The inference service: `python -m services.inference`."""
+
+import asyncio
+
+from services.inference.catalogue import Catalogue
+from services.inference.leases import Leases
+from services.inference.loading import Loader
+from services.inference.pool import Pool
+from services.inference.puzzle import TASK, PuzzleServicer
+from services.inference.servicer import ServingServicer
+from services.inference.settings import InferenceSettings
+from tessera.api.inference.v1 import puzzle_pb2, serving_pb2
+from tessera.api.inference.v1.puzzle_pb2_grpc import add_PuzzleServiceServicer_to_server
+from tessera.api.inference.v1.serving_pb2_grpc import add_ServingServiceServicer_to_server
+from tessera.client.registry import RegistryClient
+from tessera.lifecycle import serve
+from tessera.rpc.auth import Role
+from tessera.rpc.channel import open_channel
+from tessera.rpc.server import Service
+from tessera.settings import load_settings
+
+
+def build_pool(settings: InferenceSettings, registry: RegistryClient) -> Pool:
+    """Return the pool of a server."""
+    loader = Loader(
+        registry,
+        settings.cache_dir.expanduser(),
+        [TASK],
+        threads=settings.threads,
+        instances=settings.instances,
+        max_batch=settings.max_batch,
+        queue_size=settings.queue_size,
+    )
+    leases = Leases(registry, settings.name, settings.lease_s)
+    return Pool(Catalogue(registry), loader, leases, max_on_demand=settings.max_on_demand)
+
+
+def build_services(pool: Pool) -> list[Service]:
+    """Return the gRPC services over a pool."""
+    puzzle, serving = puzzle_pb2.DESCRIPTOR.services_by_name, serving_pb2.DESCRIPTOR.services_by_name
+    return [
+        Service(add_PuzzleServiceServicer_to_server, PuzzleServicer(pool), puzzle["PuzzleService"], {"ClassifyCell": Role.READER}),
+        Service(add_ServingServiceServicer_to_server, ServingServicer(pool), serving["ServingService"], {"ListServed": Role.READER}),
+    ]
+
+
+async def run(settings: InferenceSettings) -> None:
+    """Serve until SIGTERM."""
+    async with open_channel(settings.registry_address, settings.registry) as channel:
+        pool = build_pool(settings, RegistryClient(channel, settings.registry.timeout_s))
+        await serve(settings, name="inference", services=build_services(pool), components=[pool])
+
+
+def main() -> None:
+    """Run the service with the settings of the environment and the command line."""
+    asyncio.run(run(load_settings(InferenceSettings)))
+
+
+if __name__ == "__main__":
+    main()
