@@ -118,6 +118,19 @@ Prepare = Callable[[Mapping[str, Path], ArchitectureConfig, Hyperparameters], Tr
 
 
 @dataclass(frozen=True)
+class Example:
+    """The smallest job that a family can do, for tests that walk over all families.
+
+    Attributes:
+        inputs: Files to train on.
+        model_config: For all of its architectures.
+    """
+
+    inputs: dict[str, Path]
+    model_config: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Family:
     """A kind of model that can be trained.
 
@@ -130,6 +143,7 @@ class Family:
         hyperparameters: Class of its hyperparameters.
         inputs: Files it needs.
         prepare: Reads the files of a job; InvalidArgumentError if they are not fit for it.
+        example: Writes the files of the smallest job into a directory.
         card: The model card that goes with every version.
     """
 
@@ -141,6 +155,7 @@ class Family:
     hyperparameters: type[Hyperparameters]
     inputs: tuple[InputRequirement, ...]
     prepare: Prepare
+    example: Callable[[Path], Example]
     card: Path
 
     def parse_hyperparameters(self, values: Mapping[str, Any]) -> Hyperparameters:

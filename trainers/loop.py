@@ -136,7 +136,12 @@ def train(
     if resume_from is not None and not is_readable(resume_from):
         _log.warning("checkpoint cannot be read, training starts anew", path=str(resume_from))
         resume_from = None
-    torch.set_num_threads(max(1, available_cpus() // (settings.devices if _on_cpu(settings) else 1)))
+    on_cpu = settings.accelerator == "cpu" or (settings.accelerator == "auto" and not torch.cuda.is_available())
+    if on_cpu and settings.precision == "16-mixed":
+        message = "16-mixed needs a GPU; bf16-mixed and 32-true work on CPUs too"
+        raise InvalidArgumentError(message, field="spec.hyperparameters.precision")
+    # Processes that train on CPUs share the cores.
+    torch.set_num_threads(max(1, available_cpus() // (settings.devices if on_cpu else 1)))
     # Convolutions on small pictures run a little faster in this layout, on CPUs and GPUs.
     network.to(memory_format=torch.channels_last)
     module = _Module(network, training, settings)
@@ -191,8 +196,3 @@ def _find_learning_rate(module: _Module, settings: Hyperparameters, directory: P
     found = finder.suggestion() if finder is not None else None
     _log.info("learning rate found", found=found, given=settings.learning_rate)
     return float(found) if found is not None else settings.learning_rate
-
-
-def _on_cpu(settings: Hyperparameters) -> bool:
-    """Whether the training will run on CPUs, whose processes share the cores."""
-    return settings.accelerator == "cpu" or (settings.accelerator == "auto" and not torch.cuda.is_available())

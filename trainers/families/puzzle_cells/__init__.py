@@ -5,6 +5,7 @@ from pathlib import Path
 from tessera.tasks import puzzle_cells as task
 from trainers.families.puzzle_cells.architectures import ARCHITECTURES
 from trainers.families.puzzle_cells.config import PuzzleHyperparameters
+from trainers.families.puzzle_cells.data import example
 from trainers.families.puzzle_cells.training import prepare
 from trainers.family import Family, InputRequirement
 
@@ -17,5 +18,6 @@ FAMILY = Family(
     hyperparameters=PuzzleHyperparameters,
     inputs=(InputRequirement("picture", "The assembled puzzle: a PNG, JPEG or WebP file, at most 10 MB and 16 million pixels."),),
     prepare=prepare,
+    example=example,
     card=Path(__file__).with_name("README.md"),
 )

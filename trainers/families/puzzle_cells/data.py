@@ -12,6 +12,7 @@ from PIL import Image, ImageEnhance
 
 from tessera.tasks import puzzle_cells as task
 from tessera.tasks.images import load_image
+from trainers.family import Example
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,14 @@ class Puzzle:
             "brighter": as_input([ImageEnhance.Brightness(piece).enhance(1.1) for piece in self.pieces]),
             "shifted": as_input(task.cut(_shift(self.picture), self.columns, self.rows)),
         }
+
+
+def example(directory: Path) -> Example:
+    """Write a picture of coloured noise, to be cut into 4 x 3 cells."""
+    pixels = np.random.default_rng(0).integers(0, 256, size=(6, 8, 3), dtype=np.uint8)
+    path = directory / "picture.png"
+    Image.fromarray(pixels).resize((128, 96), Image.Resampling.BICUBIC).save(path)
+    return Example(inputs={"picture": path}, model_config={"columns": 4, "rows": 3})
 
 
 def as_input(pieces: list[Image.Image]) -> torch.Tensor:
