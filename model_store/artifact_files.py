@@ -140,7 +140,7 @@ def _not_safetensors(head: bytes, size_bytes: int) -> str:
         tensors = json.loads(head[8 : 8 + length])
         end = max((entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"), default=0)
         expected = 8 + length + int(end)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError):
         return "damaged: its safetensors header is not the JSON that it should be"
     return "" if expected == size_bytes else f"damaged: its safetensors header describes {expected} bytes, the file has {size_bytes}"
 
