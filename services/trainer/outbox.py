@@ -49,8 +49,8 @@ class Outbox:
         return self._list(Job.state == State.QUEUED, Job.entry_id.is_(None), Job.dispatch_time <= self._clock())
 
     def set_dispatched(self, task: Task, entry_id: str) -> bool:
-        """Note the entry of a job; False if the job has moved on meanwhile, and the entry is to be taken back."""
-        return self._update(task, Job.state == State.QUEUED, Job.entry_id.is_(None), entry_id=entry_id)
+        """Note the entry of a job, which a worker may have claimed already; False if it has ended or has another entry meanwhile."""
+        return self._update(task, Job.state.not_in(ENDED), Job.entry_id.is_(None), entry_id=entry_id)
 
     def list_dispatched(self) -> list[Task]:
         """Return all queued jobs that should have an entry in the stream."""

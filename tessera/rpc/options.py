@@ -11,6 +11,8 @@ _PING_EVERY_S = 30
 _SHORTEST_PING_INTERVAL_S = 20
 """The server's default of 300 s would answer our clients' pings with GOAWAY ENHANCE_YOUR_CALM."""
 _PING_TIMEOUT_S = 10
+_LONGEST_RECONNECT_PAUSE_S = 3
+"""gRPC's own is two minutes: a worker would not find a trainer that is back before its leases have passed."""
 _CONNECTION_AGE_S = 3600
 """Long-lived connections are renewed now and then, so that clients find replicas that were added since."""
 _CONNECTION_AGE_GRACE_S = 900
@@ -46,6 +48,8 @@ def channel_options(max_message_bytes: int, *, loopback: bool) -> Options:
     """Return the options of a channel; to loopback it never goes through the proxy that the environment names."""
     return [
         *_common(max_message_bytes),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", _LONGEST_RECONNECT_PAUSE_S * 1000),
         ("grpc.service_config", service_config()),
         ("grpc.enable_http_proxy", 0 if loopback else 1),
     ]
