@@ -17,6 +17,7 @@ A = TypeVar("A")
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
+MOST_TRIES = 4
 
 
 class UnaryMethod(Protocol[Q_contra, A_co]):
@@ -42,14 +43,15 @@ def pause_s(failures: int) -> float:
     return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 16)) * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
 
 
-async def call(method: UnaryMethod[Q, A], request: Q, *, timeout_s: float, idempotent: bool) -> A:
+async def call(method: UnaryMethod[Q, A], request: Q, *, timeout_s: float, repeatable: bool = False) -> A:
     """Send one request and return the answer.
 
     Args:
         method: Method of a stub.
         request: What to send.
         timeout_s: Seconds for the whole call, all tries together.
-        idempotent: Whether the request may reach the server twice; if so it is sent again while the server is unavailable.
+        repeatable: For a write that may reach the server twice: send it again while the server is unavailable, a few times. Reads need
+            not say so, the channel does that for every `Get...` and `List...`.
 
     Raises:
         TesseraError: The subclass that matches the status.
@@ -63,7 +65,7 @@ async def call(method: UnaryMethod[Q, A], request: Q, *, timeout_s: float, idemp
         except UnavailableError as error:
             failures += 1
             pause = max(pause_s(failures), error.retry_after_s or 0.0)
-            if not idempotent or time.monotonic() + pause >= deadline:
+            if not repeatable or failures == MOST_TRIES or time.monotonic() + pause >= deadline:
                 raise
         await asyncio.sleep(pause)
 

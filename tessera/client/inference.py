@@ -68,9 +68,9 @@ class InferenceClient:
             request.image = piece
         else:
             request.tensor.CopyFrom(piece)
-        return await call(self.puzzle_stub.ClassifyCell, request, timeout_s=self.timeout_s, idempotent=True)
+        return await call(self.puzzle_stub.ClassifyCell, request, timeout_s=self.timeout_s, repeatable=True)
 
     async def list_served(self, model: str = "") -> serving_pb2.ListServedResponse:
         """Return every version that the server holds or is loading, with its state; only of one model if named."""
         request = serving_pb2.ListServedRequest(model=model)
-        return await call(self.serving_stub.ListServed, request, timeout_s=self.timeout_s, idempotent=True)
+        return await call(self.serving_stub.ListServed, request, timeout_s=self.timeout_s)

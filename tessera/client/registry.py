@@ -30,7 +30,7 @@ class RegistryClient(BlobCalls, ExperimentCalls, WatchCalls):
     async def create_model(self, name: str, description: str = "", tags: Mapping[str, str] | None = None) -> pb.Model:
         """Register a model. Raises AlreadyExistsError if the name is taken."""
         request = pb.CreateModelRequest(name=name, description=description, tags=tags)
-        return (await call(self.stub.CreateModel, request, timeout_s=self.timeout_s, idempotent=False)).model
+        return (await call(self.stub.CreateModel, request, timeout_s=self.timeout_s)).model
 
     async def ensure_model(self, name: str, description: str = "") -> pb.Model:
         """Return the model and register it first if it is not there."""
@@ -45,14 +45,14 @@ class RegistryClient(BlobCalls, ExperimentCalls, WatchCalls):
 
     async def get_model(self, name: str) -> pb.Model:
         """Return a model with its aliases. Raises NotFoundError."""
-        return (await call(self.stub.GetModel, pb.GetModelRequest(name=name), timeout_s=self.timeout_s, idempotent=True)).model
+        return (await call(self.stub.GetModel, pb.GetModelRequest(name=name), timeout_s=self.timeout_s)).model
 
     async def list_models(self, filter: str = "", order_by: str = "") -> AsyncIterator[pb.Model]:  # noqa: A002 - its name in the API
         """Yield the models; filter and order as described at `ListModelsRequest`."""
 
         async def fetch(token: str) -> pb.ListModelsResponse:
             request = pb.ListModelsRequest(filter=filter, order_by=order_by, page_token=token)
-            return await call(self.stub.ListModels, request, timeout_s=self.timeout_s, idempotent=True)
+            return await call(self.stub.ListModels, request, timeout_s=self.timeout_s)
 
         async for page in pages(fetch):
             for model in page.models:
@@ -63,11 +63,11 @@ class RegistryClient(BlobCalls, ExperimentCalls, WatchCalls):
     ) -> pb.Model:
         """Change description and tags. Raises NotFoundError."""
         request = pb.UpdateModelRequest(name=name, description=description, set_tags=set_tags, remove_tags=remove_tags)
-        return (await call(self.stub.UpdateModel, request, timeout_s=self.timeout_s, idempotent=True)).model
+        return (await call(self.stub.UpdateModel, request, timeout_s=self.timeout_s, repeatable=True)).model
 
     async def delete_model(self, name: str) -> None:
         """Remove a model. Raises FailedPreconditionError while it has a live version, NotFoundError."""
-        await call(self.stub.DeleteModel, pb.DeleteModelRequest(name=name), timeout_s=self.timeout_s, idempotent=False)
+        await call(self.stub.DeleteModel, pb.DeleteModelRequest(name=name), timeout_s=self.timeout_s)
 
     async def create_version(
         self,
@@ -88,19 +88,19 @@ class RegistryClient(BlobCalls, ExperimentCalls, WatchCalls):
             NotFoundError: No such model.
         """
         request = pb.CreateVersionRequest(model=model, manifest_json=manifest_json, idempotency_key=idempotency_key, fence=fence, tags=tags)
-        return (await call(self.stub.CreateVersion, request, timeout_s=LONG_TIMEOUT_S, idempotent=bool(idempotency_key))).version
+        return (await call(self.stub.CreateVersion, request, timeout_s=LONG_TIMEOUT_S, repeatable=bool(idempotency_key))).version
 
     async def get_version(self, model: str, *, version: int | None = None, alias: str | None = None) -> pb.Version:
         """Return a version with its manifest, by number or by alias; by the alias `champion` if neither is given. Raises NotFoundError."""
         request = pb.GetVersionRequest(selector=selector(model, version, alias))
-        return (await call(self.stub.GetVersion, request, timeout_s=self.timeout_s, idempotent=True)).version
+        return (await call(self.stub.GetVersion, request, timeout_s=self.timeout_s)).version
 
     async def list_versions(self, model: str = "", filter: str = "", order_by: str = "") -> AsyncIterator[pb.Version]:  # noqa: A002
         """Yield versions without manifests, of one model or of all; filter and order as described at `ListVersionsRequest`."""
 
         async def fetch(token: str) -> pb.ListVersionsResponse:
             request = pb.ListVersionsRequest(model=model, filter=filter, order_by=order_by, page_token=token)
-            return await call(self.stub.ListVersions, request, timeout_s=self.timeout_s, idempotent=True)
+            return await call(self.stub.ListVersions, request, timeout_s=self.timeout_s)
 
         async for page in pages(fetch):
             for version in page.versions:
@@ -111,17 +111,17 @@ class RegistryClient(BlobCalls, ExperimentCalls, WatchCalls):
     ) -> pb.Version:
         """Change the tags of a version. Raises NotFoundError."""
         request = pb.UpdateVersionRequest(model=model, version=version, set_tags=set_tags, remove_tags=remove_tags)
-        return (await call(self.stub.UpdateVersion, request, timeout_s=self.timeout_s, idempotent=True)).version
+        return (await call(self.stub.UpdateVersion, request, timeout_s=self.timeout_s, repeatable=True)).version
 
     async def verify_version(self, model: str, version: int) -> pb.VerifyVersionResponse:
         """Have the registry read every file of a version again and compare digests. Raises NotFoundError."""
         request = pb.VerifyVersionRequest(model=model, version=version)
-        return await call(self.stub.VerifyVersion, request, timeout_s=LONG_TIMEOUT_S, idempotent=True)
+        return await call(self.stub.VerifyVersion, request, timeout_s=LONG_TIMEOUT_S, repeatable=True)
 
     async def delete_version(self, model: str, version: int) -> None:
         """Retire a version. Raises FailedPreconditionError while an alias or a lease holds it, NotFoundError."""
         request = pb.DeleteVersionRequest(model=model, version=version)
-        await call(self.stub.DeleteVersion, request, timeout_s=self.timeout_s, idempotent=False)
+        await call(self.stub.DeleteVersion, request, timeout_s=self.timeout_s)
 
     async def set_alias(
         self, model: str, alias: str, version: int, *, expected_version: int | None = None, reason: str = "", fence: Fence | None = None
@@ -136,19 +136,19 @@ class RegistryClient(BlobCalls, ExperimentCalls, WatchCalls):
         request = pb.SetAliasRequest(
             model=model, alias=alias, version=version, expected_version=expected_version, reason=reason, fence=fence
         )
-        return (await call(self.stub.SetAlias, request, timeout_s=self.timeout_s, idempotent=False)).change
+        return (await call(self.stub.SetAlias, request, timeout_s=self.timeout_s)).change
 
     async def delete_alias(self, model: str, alias: str, *, expected_version: int | None = None, reason: str = "") -> pb.AliasChange:
         """Remove an alias; its history stays. Raises ConflictError if it stands elsewhere, NotFoundError."""
         request = pb.DeleteAliasRequest(model=model, alias=alias, expected_version=expected_version, reason=reason)
-        return (await call(self.stub.DeleteAlias, request, timeout_s=self.timeout_s, idempotent=False)).change
+        return (await call(self.stub.DeleteAlias, request, timeout_s=self.timeout_s)).change
 
     async def alias_history(self, model: str, alias: str = "") -> AsyncIterator[pb.AliasChange]:
         """Yield who moved an alias (empty: any of the model) when, from where, to where, why; newest first. Raises NotFoundError."""
 
         async def fetch(token: str) -> pb.ListAliasHistoryResponse:
             request = pb.ListAliasHistoryRequest(model=model, alias=alias, page_token=token)
-            return await call(self.stub.ListAliasHistory, request, timeout_s=self.timeout_s, idempotent=True)
+            return await call(self.stub.ListAliasHistory, request, timeout_s=self.timeout_s)
 
         async for page in pages(fetch):
             for change in page.changes:
@@ -168,15 +168,15 @@ class RegistryClient(BlobCalls, ExperimentCalls, WatchCalls):
             request.blob_sha256 = blob_sha256
         else:
             request.version.CopyFrom(pb.VersionRef(model=model, version=version))
-        return await call(self.stub.AcquireLease, request, timeout_s=self.timeout_s, idempotent=True)
+        return await call(self.stub.AcquireLease, request, timeout_s=self.timeout_s, repeatable=True)
 
     async def release_lease(self, lease_id: str) -> None:
         """End a lease early; one that is gone already is fine."""
-        await call(self.stub.ReleaseLease, pb.ReleaseLeaseRequest(lease_id=lease_id), timeout_s=self.timeout_s, idempotent=True)
+        await call(self.stub.ReleaseLease, pb.ReleaseLeaseRequest(lease_id=lease_id), timeout_s=self.timeout_s, repeatable=True)
 
     async def collect_garbage(self, grace_s: float | None = None, *, dry_run: bool = False) -> pb.CollectGarbageResponse:
         """Remove blobs that nothing refers to and that are older than `grace_s` seconds (default 24 h); only report with `dry_run`."""
         request = pb.CollectGarbageRequest(dry_run=dry_run)
         if grace_s is not None:
             request.grace.FromNanoseconds(round(grace_s * 1e9))
-        return await call(self.stub.CollectGarbage, request, timeout_s=LONG_TIMEOUT_S, idempotent=True)
+        return await call(self.stub.CollectGarbage, request, timeout_s=LONG_TIMEOUT_S, repeatable=True)

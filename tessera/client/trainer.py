@@ -42,7 +42,7 @@ class TrainerClient:
 
     async def list_families(self) -> list[pb.Family]:
         """Return the families that workers have announced, with the JSON schemas of their settings."""
-        response = await call(self.stub.ListFamilies, pb.ListFamiliesRequest(), timeout_s=self.timeout_s, idempotent=True)
+        response = await call(self.stub.ListFamilies, pb.ListFamiliesRequest(), timeout_s=self.timeout_s)
         return list(response.families)
 
     async def submit_job(self, spec: pb.JobSpec, *, idempotency_key: str = "") -> pb.SubmitJobResponse:
@@ -53,18 +53,18 @@ class TrainerClient:
             NotFoundError: An input is not stored in the registry.
         """
         request = pb.SubmitJobRequest(spec=spec, idempotency_key=idempotency_key)
-        return await call(self.stub.SubmitJob, request, timeout_s=self.timeout_s, idempotent=bool(idempotency_key))
+        return await call(self.stub.SubmitJob, request, timeout_s=self.timeout_s, repeatable=bool(idempotency_key))
 
     async def get_job(self, job_id: str) -> pb.Job:
         """Return a job with its attempts. Raises NotFoundError."""
-        return (await call(self.stub.GetJob, pb.GetJobRequest(id=job_id), timeout_s=self.timeout_s, idempotent=True)).job
+        return (await call(self.stub.GetJob, pb.GetJobRequest(id=job_id), timeout_s=self.timeout_s)).job
 
     async def list_jobs(self, *, state: "pb.JobState.ValueType" = pb.JOB_STATE_UNSPECIFIED, model: str = "") -> AsyncIterator[pb.Job]:
         """Yield the jobs, newest first; all, or those in one state or of one model."""
 
         async def fetch(token: str) -> pb.ListJobsResponse:
             request = pb.ListJobsRequest(state=state, model=model, page_token=token)
-            return await call(self.stub.ListJobs, request, timeout_s=self.timeout_s, idempotent=True)
+            return await call(self.stub.ListJobs, request, timeout_s=self.timeout_s)
 
         async for page in pages(fetch):
             for job in page.jobs:
@@ -72,7 +72,7 @@ class TrainerClient:
 
     async def cancel_job(self, job_id: str) -> pb.Job:
         """Ask a job to stop and return it as it stands. A finished job stays as it is. Raises NotFoundError."""
-        return (await call(self.stub.CancelJob, pb.CancelJobRequest(id=job_id), timeout_s=self.timeout_s, idempotent=True)).job
+        return (await call(self.stub.CancelJob, pb.CancelJobRequest(id=job_id), timeout_s=self.timeout_s, repeatable=True)).job
 
     async def watch_job(self, job_id: str) -> AsyncGenerator[pb.Job, None]:
         """Yield the job as it stands, then again after every change, until it has ended.

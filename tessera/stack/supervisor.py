@@ -60,7 +60,7 @@ class Supervisor:
         """
         self._changed()
         self._tasks = {name: asyncio.create_task(self._keep(keeper)) for name, keeper in self._keepers.items()}
-        ready = asyncio.gather(*(keeper.ready.wait() for keeper in self._keepers.values()))
+        ready = asyncio.create_task(self._all_ready())
         watched: list[asyncio.Future[Any]] = [ready, *self._tasks.values()]
         done, _ = await asyncio.wait(watched, timeout=START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         if ready in done:
@@ -83,6 +83,10 @@ class Supervisor:
         for name in keeper.program.needs:
             await self._keepers[name].ready.wait()
         await keeper.keep()
+
+    async def _all_ready(self) -> None:
+        for keeper in self._keepers.values():
+            await keeper.ready.wait()
 
     def _changed(self) -> None:
         state = self.state()
