@@ -111,8 +111,7 @@ def _compare(owner: Model, alias: str, expected: int | None) -> int:
     """Return where an alias points (0: nowhere). Raises ConflictError if somebody expected something else."""
     current = owner.aliases[alias].number if alias in owner.aliases else 0
     if expected is not None and expected != current:
-        where = f"points at version {current}" if current else "does not exist"
-        raise ConflictError(
-            f"alias {alias!r} of model {owner.name!r} {where}, not at version {expected} as expected", field="expected_version"
-        )
+        here, there = (f"version {number}" if number else "nothing" for number in (current, expected))
+        message = f"alias {alias!r} of model {owner.name!r} points at {here}, not at {there} as expected"
+        raise ConflictError(message, field="expected_version")
     return current

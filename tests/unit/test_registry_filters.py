@@ -24,7 +24,9 @@ def test_a_filter_is_read_as_its_comparisons(text: str, comparisons: list[Compar
     assert parse_filter(text) == comparisons
 
 
-@pytest.mark.parametrize("text", ["family", "= 3", "family = ", 'family = "open', "a = 1 OR b = 2", "a = 1 AND", "a = 1 b = 2", "\0", "x" * 3000])
+@pytest.mark.parametrize(
+    "text", ["family", "= 3", "family = ", 'family = "open', "a = 1 OR b = 2", "a = 1 AND", "a = 1 b = 2", "\0", "x" * 3000]
+)
 def test_what_is_no_filter_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         parse_filter(text)
@@ -33,7 +35,12 @@ def test_what_is_no_filter_is_refused_with_an_example(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "order"),
-    [("", Order("")), ("name", Order("name")), ("metrics.top1 desc", Order("metrics.top1", descending=True)), (" name  ASC ", Order("name"))],
+    [
+        ("", Order("")),
+        ("name", Order("name")),
+        ("metrics.top1 desc", Order("metrics.top1", descending=True)),
+        (" name  ASC ", Order("name")),
+    ],
 )
 def test_an_order_is_a_field_and_a_direction(text: str, order: Order) -> None:
     assert parse_order(text) == order
