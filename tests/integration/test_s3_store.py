@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import urllib3
+from moto.server import ThreadedMotoServer
 
 from model_store.s3 import PART_BYTES, S3Store
 from model_store.store import BlobRef
@@ -207,3 +208,22 @@ def test_a_large_blob_is_written_and_read_in_constant_memory(s3_server: S3Server
     read_bytes, grown_kib = map(int, done.stdout.split())
     assert read_bytes == 256 << 20
     assert grown_kib < 64 << 10
+
+
+def test_the_parts_that_a_killed_writer_left_are_removed_once_they_are_old() -> None:
+    # rclone does not list unfinished uploads; moto does, and calls all of them begun in 2010.
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        store = S3Server(f"{host}:{port}", "any", "any").store("bucket")
+        store.check()
+        key = "blobs/sha256/aa/x"
+        upload_id = store._client._create_multipart_upload("bucket", key, {})
+        store._client._upload_part("bucket", key, bytes(PART_BYTES), None, upload_id, 1)
+        assert store.delete_uploads(datetime(2009, 1, 1, tzinfo=UTC), dry_run=False) == 0
+        assert store.delete_uploads(datetime.now(UTC), dry_run=True) == 1
+        assert store.delete_uploads(datetime.now(UTC), dry_run=False) == 1
+        assert store.delete_uploads(datetime.now(UTC), dry_run=False) == 0
+    finally:
+        server.stop()

@@ -1,0 +1,256 @@
+"""Blobs between a client and a real registry, by stream (local store) and by presigned URL (S3), and the cache of a version's files."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import grpc
+import pytest
+from minio.commonconfig import CopySource
+
+from model_store.local import LocalStore
+from model_store.manifest import Manifest
+from model_store.store import BlobStore
+from model_store.version_files import materialize
+from tessera.blob_files import CHUNK_BYTES
+from tessera.blobs import BlobRef, download_file, upload_bytes, upload_file
+from tessera.errors import DataLossError, InvalidArgumentError, NotFoundError, UnavailableError
+from tests.fixtures.artifacts import Artifact
+from tests.fixtures.flaky import FlakyProxy, flaky_proxy
+from tests.fixtures.registry import RegistryServer, serve_registry
+from tests.fixtures.s3 import SERVERS, S3Server, own_bucket
+
+SIZES = [0, 1, CHUNK_BYTES, 3 * CHUNK_BYTES + 7]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A registry, the store behind it, and how to damage a blob in it."""
+
+    server: RegistryServer
+    store: BlobStore
+    overwrite: Callable[[BlobRef, bytes], None]
+
+    @property
+    def stub(self) -> object:
+        return self.server.stub
+
+
+@pytest.fixture(params=["local", *SERVERS])
+async def case(request: pytest.FixtureRequest, sqlite_url: str, tmp_path: Path) -> AsyncIterator[Case]:
+    with ExitStack() as stack:
+        if request.param == "local":
+            store = LocalStore(tmp_path / "blobs")
+
+            def overwrite(ref: BlobRef, data: bytes) -> None:
+                store._path(ref.sha256).write_bytes(data)
+        else:
+            store = stack.enter_context(own_bucket(request.getfixturevalue(request.param)))
+
+            def overwrite(ref: BlobRef, data: bytes) -> None:
+                other = BlobRef.of_bytes(data)
+                store.write(other, [data])
+                keys = [f"blobs/sha256/{sha256[:2]}/{sha256}" for sha256 in (other.sha256, ref.sha256)]
+                store._client.copy_object(store._bucket, keys[1], CopySource(store._bucket, keys[0]))
+
+        async with serve_registry(sqlite_url, store) as server:
+            yield Case(server, store, overwrite)
+
+
+def file_of(tmp_path: Path, data: bytes) -> Path:
+    path = tmp_path / "source"
+    path.write_bytes(data)
+    return path
+
+
+def below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_file_goes_up_and_comes_down_and_says_how_far_it_is(case: Case, tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+    up, down = [], []
+    ref = await upload_file(case.stub, file_of(tmp_path, data), lambda moved, total: up.append((moved, total)))
+    assert ref == BlobRef.of_bytes(data)
+    destination = tmp_path / "new" / "folder" / "file"
+    await download_file(case.stub, ref, destination, lambda moved, total: down.append((moved, total)))
+    assert destination.read_bytes() == data
+    assert below(destination.parent) == [destination]
+    for progress in (up, down):
+        assert progress == sorted(progress)
+        assert progress[-1:] == ([(size, size)] if size else [])
+
+
+async def test_a_blob_that_is_stored_is_not_sent_again(case: Case, tmp_path: Path) -> None:
+    ref = await upload_bytes(case.stub, b"once")
+    progress = []
+    assert await upload_file(case.stub, file_of(tmp_path, b"once"), lambda *moved: progress.append(moved)) == ref
+    assert progress == []
+
+
+async def test_a_file_that_cannot_be_read_is_refused(case: Case, tmp_path: Path) -> None:
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(InvalidArgumentError, match="cannot read") as refused:
+            await upload_file(case.stub, path)
+        assert refused.value.field == "path"
+
+
+async def test_an_unknown_blob_is_not_found_and_leaves_nothing(case: Case, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError):
+        await download_file(case.stub, BlobRef.of_bytes(b"never sent"), tmp_path / "d" / "file")
+    assert below(tmp_path / "d") == []
+
+
+@pytest.mark.parametrize("damaged", [b"Some bytes", b"some byte", b"some bytes and more", b""])
+async def test_a_damaged_blob_is_data_loss_and_what_was_there_before_stays(case: Case, tmp_path: Path, damaged: bytes) -> None:
+    ref = await upload_bytes(case.stub, b"some bytes")
+    case.overwrite(ref, damaged)
+    destination = tmp_path / "d" / "file"
+    destination.parent.mkdir()
+    destination.write_bytes(b"older")
+    with pytest.raises(DataLossError):
+        await download_file(case.stub, ref, destination)
+    assert [(path, path.read_bytes()) for path in below(tmp_path / "d")] == [(destination, b"older")]
+
+
+async def test_a_cancelled_download_leaves_nothing(case: Case, tmp_path: Path) -> None:
+    ref = await upload_bytes(case.stub, os.urandom(8 * CHUNK_BYTES))
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+    task = asyncio.create_task(
+        download_file(case.stub, ref, tmp_path / "d" / "file", lambda moved, total: loop.call_soon_threadsafe(begun.set))
+    )
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(lambda: not below(tmp_path / "d"))
+
+
+async def test_a_cancelled_upload_stores_nothing(case: Case, tmp_path: Path) -> None:
+    path = file_of(tmp_path, os.urandom(32 * CHUNK_BYTES))
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+    task = asyncio.create_task(upload_file(case.stub, path, lambda moved, total: loop.call_soon_threadsafe(begun.set)))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert list(case.store.list()) == []
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+async def test_no_registry_is_unavailable(case: Case, tmp_path: Path) -> None:
+    await case.server.channel.close()
+    async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
+        stub = type(case.stub)(channel)
+        with pytest.raises(UnavailableError):
+            await upload_bytes(stub, b"data")
+        with pytest.raises(UnavailableError):
+            await download_file(stub, BlobRef.of_bytes(b"data"), tmp_path / "file")
+
+
+@pytest.fixture
+def proxy(rclone_server: S3Server) -> Iterator[FlakyProxy]:
+    with flaky_proxy(rclone_server.endpoint) as found:
+        yield found
+
+
+@pytest.fixture
+async def flaky(rclone_server: S3Server, proxy: FlakyProxy, sqlite_url: str) -> AsyncIterator[RegistryServer]:
+    """A registry whose presigned URLs lead through a proxy that can break connections."""
+    with own_bucket(replace(rclone_server, endpoint=proxy.address)) as store:
+        async with serve_registry(sqlite_url, store) as server:
+            yield server
+
+
+@pytest.mark.parametrize("faults", [["busy"], ["reset"], ["busy", "reset", "busy"]])
+async def test_a_presigned_upload_is_tried_again(flaky: RegistryServer, proxy: FlakyProxy, tmp_path: Path, faults: list[str | int]) -> None:
+    data = os.urandom(2 * CHUNK_BYTES)
+    path = file_of(tmp_path, data)
+    await upload_bytes(flaky.stub, b"opens the registry's own connection")
+    proxy.faults.extend(faults)
+    ref = await upload_file(flaky.stub, path)
+    assert not proxy.faults
+    assert b"".join(flaky.store.read(ref.sha256)) == data
+
+
+@pytest.mark.parametrize("faults", [["busy"], ["reset"], [100_000], [1_500_000, "busy", 700_000]])
+async def test_a_presigned_download_is_tried_again(
+    flaky: RegistryServer, proxy: FlakyProxy, tmp_path: Path, faults: list[str | int]
+) -> None:
+    data = os.urandom(2 * CHUNK_BYTES)
+    ref = await upload_bytes(flaky.stub, data)
+    proxy.faults.extend(faults)
+    await download_file(flaky.stub, ref, tmp_path / "file")
+    assert not proxy.faults
+    assert (tmp_path / "file").read_bytes() == data
+
+
+async def test_a_store_that_stays_busy_is_unavailable(flaky: RegistryServer, proxy: FlakyProxy, tmp_path: Path) -> None:
+    ref = await upload_bytes(flaky.stub, b"data")
+    proxy.faults.extend(["busy"] * 9)
+    with pytest.raises(UnavailableError, match="busy"):
+        await download_file(flaky.stub, ref, tmp_path / "d" / "file")
+    proxy.faults.clear()
+    assert below(tmp_path / "d") == []
+
+
+async def a_version(case: Case) -> tuple[Manifest, dict[str, bytes]]:
+    artifact = Artifact()
+    for data in artifact.files().values():
+        await upload_bytes(case.stub, data)
+    return Manifest.parse(artifact.manifest()), artifact.files()
+
+
+async def test_the_files_of_a_version_lie_where_its_manifest_says(case: Case, tmp_path: Path) -> None:
+    manifest, files = await a_version(case)
+    folder = await materialize(case.stub, manifest, tmp_path / "cache")
+    assert folder == tmp_path / "cache" / manifest.digest()
+    assert {str(path.relative_to(folder)): path.read_bytes() for path in below(folder)} == files
+
+
+async def test_files_that_are_there_need_no_registry(case: Case, tmp_path: Path) -> None:
+    manifest, files = await a_version(case)
+    await materialize(case.stub, manifest, tmp_path / "cache")
+    async with grpc.aio.insecure_channel("127.0.0.1:1") as nowhere:
+        folder = await materialize(type(case.stub)(nowhere), manifest, tmp_path / "cache")
+    assert len(below(folder)) == len(files)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "short", "removed", "folder"])
+async def test_a_damaged_file_in_the_cache_is_fetched_again(case: Case, tmp_path: Path, damage: str) -> None:
+    manifest, files = await a_version(case)
+    path = await materialize(case.stub, manifest, tmp_path / "cache") / "weights.safetensors"
+    data = files["weights.safetensors"]
+    if damage in ("removed", "folder"):
+        path.unlink()
+    if damage == "folder":
+        path.parent.rename(tmp_path / "moved away")
+    if damage in ("flipped", "short"):
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if damage == "flipped" else data[:-1])
+    await materialize(case.stub, manifest, tmp_path / "cache")
+    assert path.read_bytes() == data
+
+
+async def test_many_calls_for_one_version_at_once_are_safe(case: Case, tmp_path: Path) -> None:
+    manifest, files = await a_version(case)
+    folders = await asyncio.gather(*(materialize(case.stub, manifest, tmp_path / "cache") for _ in range(10)))
+    assert len(set(folders)) == 1
+    assert {str(path.relative_to(folders[0])): path.read_bytes() for path in below(folders[0])} == files
+
+
+async def test_a_version_whose_file_is_damaged_in_the_store_is_data_loss(case: Case, tmp_path: Path) -> None:
+    manifest, files = await a_version(case)
+    data = files["weights.safetensors"]
+    case.overwrite(BlobRef.of_bytes(data), bytes(len(data)))
+    with pytest.raises(DataLossError):
+        await materialize(case.stub, manifest, tmp_path / "cache")
+    assert not (tmp_path / "cache" / manifest.digest() / "weights.safetensors").exists()
