@@ -1,5 +1,11 @@
 """Fixtures shared by all tests; each module under tests/fixtures starts real servers of one kind."""
 
+from hypothesis import settings
+
+# A deadline for one example would fail on a busy machine.
+settings.register_profile("tessera", deadline=None)
+settings.load_profile("tessera")
+
 pytest_plugins = [
     "tests.fixtures.redis",
     "tests.fixtures.postgres",
