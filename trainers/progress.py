@@ -8,24 +8,25 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-_REPEAT_S = 0.5
-_SILENCE_S = 120.0
-
 
 class PipeReport:
     """A `trainers.loop.Report` that writes to a pipe.
 
-    While it is open (`with`), the newest progress is repeated twice a second, so that long steps (preparing, evaluating, exporting)
-    look alive. If nothing new has happened for two minutes the repeating ends: a training that hangs must not look alive for ever.
+    While it is open (`with`), the newest progress is repeated, so that long steps (preparing, evaluating, exporting) look alive. If
+    nothing new happens for too long the repeating ends: a training that hangs must not look alive for ever.
 
     Args:
         fd: Write end of the pipe; None writes nothing.
         on_broken: Called when nobody reads the pipe any more.
+        repeat_s: Between two repetitions, seconds.
+        silence_s: Without news for so long, the repeating ends, seconds.
     """
 
-    def __init__(self, fd: int | None, *, on_broken: Callable[[], None]) -> None:
+    def __init__(self, fd: int | None, *, on_broken: Callable[[], None], repeat_s: float = 0.5, silence_s: float = 120.0) -> None:
         self._fd = fd
         self._on_broken = on_broken
+        self._repeat_s = repeat_s
+        self._silence_s = silence_s
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._repeat, name="progress", daemon=True)
@@ -85,8 +86,8 @@ class PipeReport:
         self._write({"type": "progress", "phase": self._phase, "metrics": self._metrics, **self._progress})
 
     def _repeat(self) -> None:
-        while not self._closing.wait(_REPEAT_S):
-            if time.monotonic() - self._news_s < _SILENCE_S:
+        while not self._closing.wait(self._repeat_s):
+            if time.monotonic() - self._news_s < self._silence_s:
                 self._write_progress()
 
     def _write(self, message: dict[str, Any]) -> None:
