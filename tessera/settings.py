@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEFAULT_MESSAGE_BYTES = 16 * 2**20
@@ -136,11 +137,7 @@ def load_settings(cls: type[S], argv: Sequence[str] | None = None) -> S:
     try:
         return cls(_cli_parse_args=arguments)
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors(include_input=False)
-        ]
-        sys.stderr.write("\n".join([*lines, "--help lists every setting", ""]))
+        sys.stderr.write("\n".join([*map(_problem, error.errors(include_input=False)), "--help lists every setting", ""]))
         raise SystemExit(2) from None
 
 
@@ -155,6 +152,11 @@ def describe(cls: type[ProcessSettings]) -> str:
     lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows]
     head = (cls.__doc__ or "").strip().splitlines()[0]
     return "\n".join([head, "", *lines, "", "An option wins over its variable; `none` stands for no value.", ""])
+
+
+def _problem(details: ErrorDetails) -> str:
+    where = ".".join(map(str, details["loc"])) or "settings"
+    return f"{where}: {details['msg'].removeprefix('Value error, ')}"
 
 
 def _fields(cls: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:

@@ -12,6 +12,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import start_http_server
 
+from tessera.errors import FailedPreconditionError
+
 tracer = trace.get_tracer("tessera")
 
 _propagator = TraceContextTextMapPropagator()
@@ -72,5 +74,8 @@ class MetricsServer:
 
 
 def start_metrics_server(host: str, port: int) -> MetricsServer:
-    """Serve `/metrics` on this address; port 0 takes a free one. Raises OSError if the port is taken."""
-    return MetricsServer(host, port)
+    """Serve `/metrics` on this address; port 0 takes a free one. Raises FailedPreconditionError if the address cannot be bound."""
+    try:
+        return MetricsServer(host, port)
+    except OSError as error:
+        raise FailedPreconditionError(f"cannot serve metrics on {host}:{port}: {error.strerror}", field="metrics_port") from error

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -54,8 +54,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor, ABC):
         """Return what to enter before the handler runs and to leave after its last message.
 
         gRPC runs every call in an asyncio task of its own, so context variables that are set here end with the call. What leaves the
-        block is the exception of the handler, `asyncio.CancelledError` when the caller gave up, or `GeneratorExit` when that happened
-        while a message was being sent.
+        block is the exception of the handler, or `asyncio.CancelledError` when the caller gave up.
         """
 
     async def intercept_service(
@@ -76,22 +75,36 @@ class CallInterceptor(grpc.aio.ServerInterceptor, ABC):
 
 
 def wrap(handler: Handler, around: Around) -> Handler:
-    """Return a handler of the same kind whose whole call, every message of a stream included, runs inside `around(context)`."""
+    """Return a handler of the same kind whose whole call, every message of a stream included, runs inside `around(context)`.
+
+    A generator is turned into a coroutine that writes its messages. gRPC would take the generator too, but a call that is cancelled while
+    gRPC sends a message would then leave the generator, and `around` with it, to the garbage collector.
+    """
     behavior, make = _parts(handler)
     if inspect.isasyncgenfunction(behavior):
-
-        async def stream(request: Any, context: Context) -> AsyncGenerator[Any, None]:
-            async with around(context), aclosing(behavior(request, context)) as responses:
-                async for response in responses:
-                    yield response
-
-        return make(stream, handler.request_deserializer, handler.response_serializer)
+        behavior = partial(_write_all, behavior)
 
     async def call(request: Any, context: Context) -> Any:
         async with around(context):
             return await behavior(request, context)
 
     return make(call, handler.request_deserializer, handler.response_serializer)
+
+
+async def _write_all(generate: Callable[[Any, Context], AsyncGenerator[Any, None]], request: Any, context: Context) -> None:
+    async with aclosing(generate(request, context)) as responses:
+        async for response in responses:
+            await _see_through(context.write(response))
+
+
+async def _see_through(write: Coroutine[Any, Any, None]) -> None:
+    """Send a message to its end even if the call is cancelled: until then gRPC could not take the status that tells the caller why."""
+    sending = asyncio.ensure_future(write)
+    try:
+        await asyncio.shield(sending)
+    except asyncio.CancelledError:
+        await asyncio.gather(sending, return_exceptions=True)
+        raise
 
 
 def _parts(handler: Handler) -> tuple[Any, Callable[..., Handler]]:
@@ -107,7 +120,7 @@ def _parts(handler: Handler) -> tuple[Any, Callable[..., Handler]]:
 
 def outcome(context: Context, error: BaseException | None) -> StatusCode:
     """Return the status with which a call ends when this exception, or none, leaves its handler."""
-    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+    if isinstance(error, asyncio.CancelledError):
         remaining = context.time_remaining()
         return StatusCode.DEADLINE_EXCEEDED if remaining is not None and remaining <= 0 else StatusCode.CANCELLED
     code = context.code()

@@ -1,0 +1,95 @@
+import asyncio
+import threading
+from typing import Any
+
+import grpc
+import pytest
+
+from tessera.errors import DeadlineExceededError, TesseraError
+from tessera.rpc.interceptors.base import Method
+from tessera.rpc.interceptors.deadlines import DeadlineInterceptor
+from tessera.rpc.interceptors.errors import ErrorInterceptor
+from tessera.rpc.status import rpc_errors
+from tests.fixtures.echo import NAME, bare_server, call, intercepted
+
+
+@pytest.mark.parametrize("kind", ["Unary", "Spread"])
+async def test_a_call_whose_time_ran_out_while_the_server_was_busy_never_reaches_its_handler(kind: str) -> None:
+    handled: list[bytes] = []
+
+    def impatient(address: str) -> None:
+        with grpc.insecure_channel(address) as channel:
+            method = channel.unary_unary if kind == "Unary" else channel.unary_stream
+            with pytest.raises(grpc.RpcError) as caught:
+                list(method(f"/{NAME}/{kind}")(b"late", timeout=0.2))
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+    async def action(request: bytes, context: Any) -> bytes:
+        handled.append(request)
+        if request != b"next":  # keeps the event loop busy for longer than the other caller waits
+            thread = threading.Thread(target=impatient, args=(request.decode(),))
+            thread.start()
+            thread.join()
+        return request
+
+    interceptors = [ErrorInterceptor(), DeadlineInterceptor(60)]
+    async with bare_server(interceptors, action) as address, grpc.aio.insecure_channel(address) as channel:
+        await call(channel, "Unary", address.encode())
+        await call(channel, "Unary", b"next")
+    assert handled == [address.encode(), b"next"]
+
+
+class Clock:
+    """A context whose time is over."""
+
+    def time_remaining(self) -> float:
+        return -0.001
+
+
+async def test_a_deadline_in_the_past_is_refused_before_the_handler() -> None:
+    with pytest.raises(DeadlineExceededError, match="had passed"):
+        async with DeadlineInterceptor(60).around(Method("/a/B", "a", "B", unary=True), Clock()):  # type: ignore[arg-type]
+            raise AssertionError("the handler ran")
+
+
+async def test_a_unary_call_without_deadline_gets_one() -> None:
+    async def action(request: bytes, context: Any) -> bytes:
+        await asyncio.Event().wait()
+        return request
+
+    async with intercepted([ErrorInterceptor(), DeadlineInterceptor(0.05)], action) as channel:
+        with pytest.raises(DeadlineExceededError, match="brought no deadline"), rpc_errors():
+            await call(channel, "Unary")
+
+
+@pytest.mark.parametrize("kind", ["Collect", "Spread", "Chat"])
+async def test_streams_without_deadline_last_as_long_as_they_like(kind: str) -> None:
+    async def action(request: bytes, context: Any) -> bytes:
+        await asyncio.sleep(0.2)
+        return request
+
+    async with intercepted([ErrorInterceptor(), DeadlineInterceptor(0.05)], action) as channel:
+        assert (await call(channel, kind))[-1] == b"ping"
+
+
+async def test_a_timeout_inside_the_handler_is_its_own() -> None:
+    async def action(request: bytes, context: Any) -> bytes:
+        raise TimeoutError("the database")
+
+    async with intercepted([ErrorInterceptor(), DeadlineInterceptor(60)], action) as channel:
+        with pytest.raises(TesseraError, match="internal error") as caught, rpc_errors():
+            await call(channel, "Unary")
+    assert type(caught.value) is TesseraError
+
+
+async def test_the_handler_sees_the_time_that_remains_and_the_metadata() -> None:
+    seen: dict[str, Any] = {}
+
+    async def action(request: bytes, context: Any) -> bytes:
+        seen.update(remaining=context.time_remaining(), metadata=dict(context.invocation_metadata()))
+        return request
+
+    async with intercepted([DeadlineInterceptor(60)], action) as channel:
+        await call(channel, "Unary", timeout=30, metadata=(("who", "me"),))
+    assert 0 < seen["remaining"] <= 30
+    assert seen["metadata"]["who"] == "me"
