@@ -5,20 +5,20 @@ import os
 import select
 import threading
 from collections.abc import Iterator
-from typing import Any, BinaryIO, TextIO
+from io import RawIOBase
+from typing import Any
 
 import pytest
 
 from trainers.progress import PipeReport
 
-
-Pipe = tuple[TextIO, BinaryIO]
+Pipe = tuple[RawIOBase, RawIOBase]
 
 
 @pytest.fixture
 def pipe() -> Iterator[Pipe]:
     reader, writer = os.pipe()
-    with os.fdopen(reader) as lines, os.fdopen(writer, "wb", buffering=0) as end:
+    with os.fdopen(reader, "rb", buffering=0) as lines, os.fdopen(writer, "wb", buffering=0) as end:
         yield lines, end
 
 
@@ -26,7 +26,7 @@ def never_broken() -> None:
     raise AssertionError("the pipe is not broken")
 
 
-def read(lines: TextIO) -> dict[str, Any]:
+def read(lines: RawIOBase) -> dict[str, Any]:
     return json.loads(lines.readline())
 
 
