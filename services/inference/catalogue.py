@@ -61,6 +61,9 @@ class Catalogue:
                 failures += 1
                 if failures == 1:
                     log.warning("cannot follow the registry, trying again", reason=error.message)
+            except Exception:  # whatever it is, what is loaded goes on answering
+                failures += 1
+                log.exception("cannot follow the registry, trying again")
             await asyncio.sleep(pause_s(max(1, failures)))
 
     async def _list(self) -> None:
@@ -68,7 +71,7 @@ class Catalogue:
 
         async def fetch(token: str) -> pb.ListModelsResponse:
             request = pb.ListModelsRequest(page_size=1000, page_token=token)
-            return await call(self._registry.stub.ListModels, request, timeout_s=self._registry.timeout_s, idempotent=True)
+            return await call(self._registry.stub.ListModels, request, timeout_s=self._registry.timeout_s)
 
         listed = [page async for page in pages(fetch)]
         models = [model for page in listed for model in page.models]

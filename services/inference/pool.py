@@ -132,7 +132,7 @@ class Pool:
             check_name(selector.model, "model.model")
             if selector.version < 1:
                 raise InvalidArgumentError(f"version {selector.version}; versions are numbered from 1", field="model.version")
-        elif slot.state is State.FAILED and time.monotonic() - slot.finished > RETRY_FAILED_S:
+        elif slot.error and not slot.failed_within(RETRY_FAILED_S):
             del self._slots[slot.model, slot.version]
         slot = self._slot(selector.model, selector.version)
         slot.on_demand = True
@@ -225,9 +225,9 @@ class Pool:
         """Let go of what no alias needs, but for the few that were asked for by number last."""
         needed = self._needed()
         spare = [slot for key, slot in self._slots.items() if key not in needed and slot.state is not State.LOADING]
-        recent = sorted((slot for slot in spare if slot.on_demand), key=lambda slot: -slot.used)[: self._max_on_demand]
+        recent = sorted((slot for slot in spare if slot.on_demand and slot.served), key=lambda slot: -slot.used)[: self._max_on_demand]
         for slot in spare:
-            if slot not in recent:
+            if slot not in recent and not (slot.on_demand and slot.failed_within(RETRY_FAILED_S)):
                 self._retire(slot)
 
     def _needed(self) -> set[VersionKey]:

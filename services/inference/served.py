@@ -122,3 +122,7 @@ class Slot:
         else:
             self.error, self.state = outcome, State.FAILED
         self.settled.set()
+
+    def failed_within(self, seconds: float) -> bool:
+        """Tell whether it FAILED, and not longer ago than this."""
+        return self.error is not None and time.monotonic() - self.finished <= seconds
