@@ -23,7 +23,7 @@ from tessera.errors import InvalidArgumentError, NotFoundError, TesseraError, Un
 from tessera.names import check_sha256, is_sha256, shown
 
 PART_BYTES = 8 << 20
-"""A blob above this size is sent in parts of it; at most two are in memory."""
+"""A blob above this size is sent in parts of it; a few are in memory at once."""
 
 _BLOBS = "blobs/sha256/"
 _UPLOADS = "uploads/"
