@@ -75,8 +75,8 @@ def embedded_programs(home: Home, ports: Ports) -> list[Program]:
         _server(
             "trainer",
             ports,
-            env={"DATABASE_URL": home.database_url("trainer"), "REDIS_URL": redis_url},
-            needs=("redis",),
+            env={"DATABASE_URL": home.database_url("trainer"), "REDIS_URL": redis_url, "REGISTRY_ADDRESS": registry},
+            needs=("redis", "registry"),
         ),
         Program(
             name="worker",
