@@ -30,6 +30,9 @@ class InferenceSettings(ServerSettings):
 
     port: Port = Field(8001, description="Port to listen on; 0 takes a free one.")
     metrics_port: Port | None = Field(8002, description="Port of Prometheus /metrics; 0 takes a free one, none turns it off.")
+    drain_s: float = Field(
+        0.5, ge=0, description="Seconds between NOT_SERVING and refusing calls; calls on their way here arrive meanwhile."
+    )
     name: str = Field(
         default_factory=_default_name,
         min_length=1,
