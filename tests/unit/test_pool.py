@@ -1,0 +1,256 @@
+"""The pool's decisions, with a loader and a catalogue that a test holds in its hand; tests/integration has the real ones."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import cast
+
+import pytest
+
+from model_store.manifest import FileEntry
+from services.inference.batching import Batcher
+from services.inference.catalogue import AliasKey, Catalogue
+from services.inference.leases import Leases
+from services.inference.metrics import ModelMetrics
+from services.inference.pool import Pool
+from services.inference.runtimes.runtime import Tensors
+from services.inference.served import ServedModel
+from tessera.api.common.v1.common_pb2 import ModelSelector
+from tessera.errors import FailedPreconditionError, NotFoundError, TesseraError, UnavailableError
+from tests.fixtures.inference import manifest_of
+from tests.fixtures.waiting import until
+
+FILES = (
+    FileEntry(path="model.onnx", sha256="0" * 64, size_bytes=1, role="graph"),
+    FileEntry(path="golden.safetensors", sha256="0" * 64, size_bytes=1, role="golden"),
+)
+
+
+class FakeCatalogue:
+    """Aliases that a test sets."""
+
+    def __init__(self) -> None:
+        self.aliases: dict[AliasKey, int] = {}
+        self.models = {"m", "n"}
+        self.revision = 0
+        self.caught_up = False
+        self._queue: asyncio.Queue[AliasKey] = asyncio.Queue()
+
+    def aliases_of(self, model: str) -> dict[str, int]:
+        return {alias: version for (name, alias), version in self.aliases.items() if name == model}
+
+    def set(self, model: str, alias: str, version: int | None) -> None:
+        if version is None:
+            del self.aliases[model, alias]
+        else:
+            self.aliases[model, alias] = version
+        self._queue.put_nowait((model, alias))
+
+    async def changes(self) -> AsyncIterator[AliasKey]:
+        self.caught_up = True
+        while True:
+            yield await self._queue.get()
+
+
+class FakeLeases:
+    """Counts who is held."""
+
+    def __init__(self) -> None:
+        self.held: Counter[tuple[str, int]] = Counter()
+
+    async def acquire(self, model: str, version: int) -> None:
+        self.held[model, version] += 1
+
+    async def release(self, model: str, version: int) -> None:
+        self.held[model, version] -= 1
+
+    async def keep(self) -> None:
+        await asyncio.Event().wait()
+
+
+class Loaded:
+    """A model in memory."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def run(self, inputs: Tensors) -> Tensors:
+        return inputs
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeLoader:
+    """Loads at once, or when a test lets it, or fails as a test wishes."""
+
+    def __init__(self) -> None:
+        self.gates: dict[tuple[str, int], asyncio.Event] = {}
+        self.failures: dict[tuple[str, int], list[Exception]] = {}
+        self.loads: list[tuple[str, int]] = []
+        self.memory: dict[tuple[str, int], Loaded] = {}
+
+    async def load(self, model: str, number: int) -> ServedModel:
+        key = (model, number)
+        self.loads.append(key)
+        if gate := self.gates.get(key):
+            await gate.wait()
+        if failures := self.failures.get(key):
+            raise failures.pop(0)
+        loaded = self.memory[key] = Loaded()
+        batcher = Batcher(loaded.run, ModelMetrics.of(model), max_rows=1, queue_size=1, instances=1)
+        return ServedModel(manifest_of(model, FILES), number, "digest", loaded, batcher)
+
+
+class World:
+    """A pool with everything around it."""
+
+    def __init__(self) -> None:
+        self.catalogue, self.loader, self.leases = FakeCatalogue(), FakeLoader(), FakeLeases()
+        self.pool = Pool(cast(Catalogue, self.catalogue), self.loader, cast(Leases, self.leases), max_on_demand=1)
+
+    def states(self) -> dict[tuple[str, int], str]:
+        return {(slot.model, slot.version): slot.state.value for slot, _ in self.pool.slots()}
+
+    def answering(self) -> dict[tuple[str, str], int]:
+        return {(slot.model, alias): slot.version for slot, aliases in self.pool.slots() for alias in aliases}
+
+    async def find(self, model: str, **selector: object) -> ServedModel:
+        return await self.pool.find(ModelSelector(model=model, **selector))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    made = World()
+    await made.pool.start()
+    yield made
+    await made.pool.stop()
+    assert not +made.leases.held
+    assert all(loaded.closed for loaded in made.loader.memory.values())
+
+
+async def test_a_version_that_was_overtaken_while_it_loaded_is_let_go_of(world: World) -> None:
+    gate = world.loader.gates["m", 1] = asyncio.Event()
+    world.catalogue.set("m", "champion", 1)
+    await until(lambda: world.loader.loads == [("m", 1)])
+    world.catalogue.set("m", "champion", 2)
+    await until(lambda: world.answering() == {("m", "champion"): 2})
+    gate.set()
+    await until(lambda: world.states() == {("m", 2): "READY"})
+    assert world.loader.memory["m", 1].closed
+
+
+async def test_a_slow_load_does_not_hold_up_another_model(world: World) -> None:
+    world.loader.gates["m", 1] = asyncio.Event()
+    world.catalogue.set("m", "champion", 1)
+    world.catalogue.set("n", "champion", 1)
+    await until(lambda: world.answering() == {("n", "champion"): 1})
+    world.loader.gates["m", 1].set()
+    await until(lambda: ("m", "champion") in world.answering())
+
+
+async def test_what_could_not_be_reached_is_tried_again_until_it_can(world: World) -> None:
+    world.loader.failures["m", 1] = [UnavailableError("away"), UnavailableError("still away")]
+    world.catalogue.set("m", "champion", 1)
+    await until(lambda: world.answering() == {("m", "champion"): 1})
+    assert world.loader.loads == [("m", 1)] * 3
+
+
+async def test_what_cannot_be_served_is_not_tried_again_until_its_alias_is_set_again(world: World) -> None:
+    world.loader.failures["m", 1] = [FailedPreconditionError("wrong")]
+    world.catalogue.set("m", "champion", 1)
+    await until(lambda: world.states() == {("m", 1): "FAILED"})
+    for _ in range(3):
+        with pytest.raises(FailedPreconditionError, match="m version 1 cannot be served: wrong"):
+            await world.find("m")
+    assert world.loader.loads == [("m", 1)]
+    world.catalogue.set("m", "champion", 1)
+    await until(lambda: world.answering() == {("m", "champion"): 1})
+
+
+async def test_an_unforeseen_error_while_loading_is_a_failure_like_any_other(world: World) -> None:
+    world.loader.failures["m", 1] = [ZeroDivisionError("division by zero")]
+    world.catalogue.set("m", "champion", 1)
+    await until(lambda: world.states() == {("m", 1): "FAILED"})
+    with pytest.raises(TesseraError, match="ZeroDivisionError"):
+        await world.find("m")
+    assert not +world.leases.held
+
+
+async def test_it_is_ready_when_all_that_was_named_is_loaded_or_has_failed() -> None:
+    world = World()
+    with pytest.raises(UnavailableError, match="registry has not been read"):
+        await world.pool.check()
+    gate = world.loader.gates["m", 1] = asyncio.Event()
+    world.loader.failures["n", 1] = [FailedPreconditionError("wrong")]
+    await world.pool.start()
+    for model in ("m", "n"):
+        world.catalogue.set(model, "champion", 1)
+    await until(lambda: world.states() == {("m", 1): "LOADING", ("n", 1): "FAILED"})
+    with pytest.raises(UnavailableError, match="loading m version 1"):
+        await world.pool.check()
+    gate.set()
+    await until(lambda: ("m", "champion") in world.answering())
+    await world.pool.check()
+    world.loader.gates["m", 2] = asyncio.Event()
+    world.catalogue.set("m", "champion", 2)
+    await until(lambda: ("m", 2) in world.states())
+    await world.pool.check()  # a later load does not make it unready: the old version answers
+    await world.pool.stop()
+
+
+async def test_a_version_under_two_aliases_stays_until_both_have_gone(world: World) -> None:
+    world.catalogue.set("m", "champion", 1)
+    world.catalogue.set("m", "candidate", 1)
+    await until(lambda: len(world.answering()) == 2)
+    world.catalogue.set("m", "champion", None)
+    await until(lambda: world.answering() == {("m", "candidate"): 1})
+    with pytest.raises(NotFoundError, match=r"no alias 'champion'; aliases: candidate \(version 1\)"):
+        await world.find("m")
+    world.catalogue.set("m", "candidate", None)
+    await until(lambda: world.states() == {})
+    assert world.loader.loads == [("m", 1)]
+
+
+async def test_a_version_is_not_unloaded_under_its_users(world: World) -> None:
+    world.catalogue.set("m", "champion", 1)
+    await until(lambda: world.answering() == {("m", "champion"): 1})
+    with await world.find("m") as served:
+        world.catalogue.set("m", "champion", None)
+        await until(lambda: world.states() == {("m", 1): "DRAINING"})
+        assert served.in_flight == 1
+        assert not world.loader.memory["m", 1].closed
+        world.catalogue.set("m", "champion", 1)  # back again while it drains: loaded anew
+        await until(lambda: world.answering() == {("m", "champion"): 1})
+        assert (await world.find("m")) is not served
+    await until(lambda: len(world.pool.slots()) == 1)
+    assert world.states() == {("m", 1): "READY"}
+    assert world.leases.held["m", 1] == 1
+
+
+async def test_a_caller_that_gives_up_does_not_stop_the_load_for_others(world: World) -> None:
+    gate = world.loader.gates["m", 7] = asyncio.Event()
+    impatient = asyncio.create_task(world.find("m", version=7))
+    patient = asyncio.create_task(world.find("m", version=7))
+    await until(lambda: world.loader.loads == [("m", 7)])
+    impatient.cancel()
+    gate.set()
+    assert (await patient).version == 7
+    assert world.loader.loads == [("m", 7)]
+
+
+async def test_an_alias_that_moves_to_a_version_loaded_on_demand_answers_at_once(world: World) -> None:
+    await world.find("m", version=3)
+    world.catalogue.set("m", "champion", 3)
+    await until(lambda: world.answering() == {("m", "champion"): 3})
+    assert world.loader.loads == [("m", 3)]
+    for version in (4, 5):
+        await world.find("m", version=version)
+    await until(lambda: world.states() == {("m", 3): "READY", ("m", 5): "READY"})
+
+
+async def test_before_the_registry_was_read_requests_are_told_to_come_back() -> None:
+    world = World()
+    with pytest.raises(UnavailableError) as refused:
+        await world.find("m")
+    assert refused.value.retry_after_s
