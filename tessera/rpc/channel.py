@@ -48,7 +48,7 @@ def open_channel(address: str, settings: ClientSettings = _DEFAULTS) -> grpc.aio
 
 
 def _headers(settings: ClientSettings) -> tuple[tuple[str, str], ...]:
-    token = settings.token.get_secret_value() if settings.token else None
+    token = settings.token.get_secret_value() if settings.token is not None else None
     if settings.token_file:
         token = (_read(settings.token_file) or b"").decode(errors="replace").strip()
     if token is None:

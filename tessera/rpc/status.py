@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -92,7 +93,10 @@ def rpc_errors() -> Iterator[None]:
 
 def _from_grpc(code: grpc.StatusCode, message: str) -> TesseraError:
     if code is grpc.StatusCode.UNAVAILABLE:
-        return UnavailableError(f"the server cannot be reached: {message}")
+        return UnavailableError(f"the server cannot be reached: {unquote(message)}")  # gRPC writes [::1] as %5B::1%5D
+    if code is grpc.StatusCode.CANCELLED:
+        # Not by the caller, who would see asyncio.CancelledError: a server that stops cancels what it has no time for.
+        return UnavailableError(f"the server gave up the call: {message}")
     return _BY_CODE.get(code.name, TesseraError)(message)
 
 

@@ -62,7 +62,12 @@ def test_details_follow_the_google_rpc_model() -> None:
 def test_every_status_of_other_servers_becomes_a_domain_error(code: grpc.StatusCode) -> None:
     error = from_rpc_error(AioRpcError(code, Metadata(), Metadata(), "said so"))
     assert "said so" in error.message
-    assert error.code == code.name or code.name in {"UNKNOWN", "UNIMPLEMENTED", "OUT_OF_RANGE"}
+    assert error.code == code.name or code.name in {"UNKNOWN", "UNIMPLEMENTED", "OUT_OF_RANGE", "CANCELLED"}
+
+
+def test_a_call_that_a_stopping_server_cancels_may_be_tried_again() -> None:
+    error = AioRpcError(grpc.StatusCode.CANCELLED, Metadata(), Metadata(), "CANCELLED")
+    assert type(from_rpc_error(error)) is UnavailableError
 
 
 def test_details_that_contradict_the_status_are_ignored() -> None:
