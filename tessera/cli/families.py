@@ -23,5 +23,5 @@ def families(ctx: typer.Context, json: Json = False) -> None:
     )
     for family in found:
         inputs = ", ".join(f"{i.name}{'' if i.required else ' (optional)'}" for i in family.inputs)
-        settings = ", ".join(family.hyperparameters_schema.fields["properties"].struct_value.fields)
+        settings = ", ".join(sorted(family.hyperparameters_schema.fields["properties"].struct_value.fields))
         output.note(f"{family.name}: --input {inputs}; --set {settings}")

@@ -49,7 +49,9 @@ def succeeded(job: pb.Job) -> pb.Job:
 
 def _show(bar: Progress, task: TaskID, job: pb.Job) -> None:
     progress = job.progress
-    detail = [f"epoch {progress.epoch}/{progress.epochs}", f"loss {progress.loss:.4f}", output.metrics_text(progress.metrics)]
+    # A line has room for the headline metrics: those whose names have no qualifier, such as top1 but not top1_blur.
+    headline = {name: value for name, value in progress.metrics.items() if "_" not in name and name != "loss"}
+    detail = [f"epoch {progress.epoch}/{progress.epochs}", f"loss {progress.loss:.4f}", output.metrics_text(headline)]
     if progress.HasField("eta"):
         detail.append(f"{output.duration_text(progress.eta.ToNanoseconds() / 1e9)} left")
     if len(job.attempts) > 1:

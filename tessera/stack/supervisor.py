@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tessera.errors import DeadlineExceededError
+from tessera.errors import FailedPreconditionError
 from tessera.stack.home import Home
 from tessera.stack.keeper import Keeper, State
 from tessera.stack.ports import Ports
@@ -55,8 +55,7 @@ class Supervisor:
         """Start everything and return when all of it has become healthy.
 
         Raises:
-            FailedPreconditionError: A program does not start.
-            DeadlineExceededError: It takes longer than three minutes.
+            FailedPreconditionError: A program does not start, or is not healthy after three minutes.
         """
         self._changed()
         self._tasks = {name: asyncio.create_task(self._keep(keeper)) for name, keeper in self._keepers.items()}
@@ -69,7 +68,7 @@ class Supervisor:
         for task in done:
             task.result()  # raises why it ended
         waiting = [name for name, keeper in self._keepers.items() if not keeper.ready.is_set()]
-        raise DeadlineExceededError(f"not healthy after {START_TIMEOUT_S:g} s: {', '.join(waiting)}; see `tessera logs`")
+        raise FailedPreconditionError(f"not healthy after {START_TIMEOUT_S:g} s: {', '.join(waiting)}; see the logs in {self._home.logs}")
 
     async def stop(self) -> None:
         """Stop everything, those that are needed after those that need them."""
