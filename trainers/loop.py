@@ -104,7 +104,7 @@ class _Module(LightningModule):
             optimizer,
             max_lr=self.learning_rate,
             total_steps=int(self.trainer.estimated_stepping_batches),
-            # Cycling Adam's momentum too gained nothing here.
+            # Only the rate has a cycle; Adam's momentum stays as it is.
             cycle_momentum=False,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
