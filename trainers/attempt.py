@@ -131,6 +131,7 @@ class Attempt:
                 stall_timeout_s=self._child.stall_timeout_s,
                 stop_grace_s=self._child.stop_grace_s,
             )
+            await self._reporter.flush()
             if ending.error:
                 return Outcome(PERMANENT if ending.permanent else RETRYABLE, ending.error)
             self._experiment.close()

@@ -66,12 +66,16 @@ class Reporter:
         """Say what the worker itself does now, and wait until the trainer knows."""
         self._next.progress.phase = phase
         self._next.progress.ClearField("eta")
-        await self._report_patiently()
+        await self.flush()
 
     async def tell_experiment(self, experiment_id: str) -> None:
         """Say which experiment the attempt belongs to, and wait until the trainer knows: it closes it if nothing comes of the job."""
         self._next.experiment_id = experiment_id
-        await self._report_patiently()
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Wait until the trainer knows everything that was told so far."""
+        await patiently("report", self._report, longest_pause_s=self._lease_s / 4)
 
     async def run(self) -> None:
         """Report until cancelled.
@@ -96,13 +100,10 @@ class Reporter:
             await self._renew_entry()
             await self._pause()
 
-    async def _report_patiently(self) -> None:
-        await patiently("report", self._report, longest_pause_s=self._lease_s / 4)
-
     async def _report(self) -> None:
         request = worker_pb2.ReportProgressRequest()
         request.CopyFrom(self._next)
-        response = await call(self._stub.ReportProgress, request, timeout_s=max(1.0, self._lease_s / 3), idempotent=False)
+        response = await call(self._stub.ReportProgress, request, timeout_s=max(1.0, self._lease_s / 3))
         if self._next == request:
             self._news.clear()
         if response.cancel_requested:

@@ -120,7 +120,7 @@ class Worker:
 
     async def _register(self) -> worker_pb2.RegisterWorkerResponse:
         request = worker_pb2.RegisterWorkerRequest(worker=self._settings.name, families=self._families)
-        return await call(self._stub.RegisterWorker, request, timeout_s=self._settings.trainer.timeout_s, idempotent=True)
+        return await call(self._stub.RegisterWorker, request, timeout_s=self._settings.trainer.timeout_s)
 
     async def _announce(self, interval_s: float) -> None:
         while True:
@@ -146,7 +146,7 @@ class Worker:
         job_id = delivery.fields["job_id"]
         request = worker_pb2.ClaimJobRequest(job_id=job_id, worker=self._settings.name, delivery_count=delivery.delivery_count)
         try:
-            claim = await patiently("claim job", partial(call, self._stub.ClaimJob, request, timeout_s=10.0, idempotent=False))
+            claim = await patiently("claim job", partial(call, self._stub.ClaimJob, request, timeout_s=10.0))
         except (FailedPreconditionError, NotFoundError) as error:
             log.info("nothing to do for this entry", job=job_id, reason=error.message)
             await queue.ack(delivery.id)
@@ -177,7 +177,7 @@ class Worker:
             job_id=job_id, attempt=attempt, outcome=outcome.kind, error=outcome.error, version=outcome.version
         )
         try:
-            finish = partial(call, self._stub.FinishAttempt, request, timeout_s=10.0, idempotent=False)
+            finish = partial(call, self._stub.FinishAttempt, request, timeout_s=10.0)
             await patiently("finish attempt", finish, longest_pause_s=longest_pause_s)
         except StaleFenceError as error:
             log.warning("the attempt was over already", job=job_id, attempt=attempt, reason=error.message)

@@ -148,6 +148,8 @@ class Jobs:
 
     def count_by_state(self) -> dict[State, int]:
         """Return how many jobs are in each state; every state is listed."""
+        counts = dict.fromkeys(State, 0)
         with reading(self._engine) as session:
-            counts = dict(session.execute(sa.select(Job.state, sa.func.count()).group_by(Job.state)).tuples().all())
-        return {state: counts.get(state, 0) for state in State}
+            for state, count in session.execute(sa.select(Job.state, sa.func.count()).group_by(Job.state)):
+                counts[State(state)] = count
+        return counts
