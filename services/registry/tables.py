@@ -133,7 +133,6 @@ class Version(Numbered):
         sa.UniqueConstraint("model", "number"),
         sa.UniqueConstraint("model", "idempotency_key"),
         sa.Index("ix_versions_number", "number", "id"),
-        sa.Index("ix_versions_state", "state", "id"),
         sa.Index("ix_versions_family", "family", "id"),
         sa.Index("ix_versions_architecture", "architecture", "id"),
         sa.Index("ix_versions_experiment", "experiment_id", "id"),

@@ -148,7 +148,6 @@ def upgrade() -> None:
     op.create_index("ix_versions_family", "versions", ["family", "id"])
     op.create_index("ix_versions_number", "versions", ["number", "id"])
     op.create_index("ix_versions_size", "versions", ["size_bytes", "id"])
-    op.create_index("ix_versions_state", "versions", ["state", "id"])
     op.create_table(
         "aliases",
         sa.Column("model_id", ROW_ID, nullable=False),
