@@ -17,6 +17,8 @@ from tessera.errors import FailedPreconditionError
 tracer = trace.get_tracer("tessera")
 
 _propagator = TraceContextTextMapPropagator()
+_EXPORT_TIMEOUT_S = 3
+"""A collector that is away must not hold up the end of a process for long."""
 
 
 def setup(name: str, otlp_endpoint: str | None) -> None:
@@ -31,7 +33,7 @@ def setup(name: str, otlp_endpoint: str | None) -> None:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp_endpoint)))
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp_endpoint, timeout=_EXPORT_TIMEOUT_S)))
     trace.set_tracer_provider(provider)
 
 

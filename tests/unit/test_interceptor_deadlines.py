@@ -91,5 +91,5 @@ async def test_the_handler_sees_the_time_that_remains_and_the_metadata() -> None
 
     async with intercepted([DeadlineInterceptor(60)], action) as channel:
         await call(channel, "Unary", timeout=30, metadata=(("who", "me"),))
-    assert 0 < seen["remaining"] <= 30
+    assert 25 < seen["remaining"] < 31  # the clocks of the two sides are not read at once
     assert seen["metadata"]["who"] == "me"

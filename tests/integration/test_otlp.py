@@ -1,0 +1,62 @@
+"""Spans reach a collector: a receiver of OTLP over gRPC takes what real processes send."""
+
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+from tessera.rpc.channel import open_channel
+from tests.fixtures.echo import NAME, call
+from tests.integration.test_lifecycle import send, started
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    def __init__(self) -> None:
+        self.spans: dict[str, list[Any]] = {}
+
+    async def Export(self, request: Any, context: Any) -> Any:
+        for resource in request.resource_spans:
+            service = next(item.value.string_value for item in resource.resource.attributes if item.key == "service.name")
+            for scope in resource.scope_spans:
+                self.spans.setdefault(service, []).extend(scope.spans)
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+
+@pytest.fixture
+async def collector() -> AsyncIterator[tuple[Collector, str]]:
+    server = grpc.aio.server()
+    servicer = Collector()
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield servicer, f"http://127.0.0.1:{port}"
+    await server.stop(1)
+
+
+async def test_a_process_sends_its_spans_before_it_ends(collector: tuple[Collector, str], tmp_path: Path) -> None:
+    servicer, endpoint = collector
+    async with started(tmp_path, "--otlp-endpoint", endpoint) as echo:
+        port = (await echo.ready())["port"]
+        parent = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            await call(channel, "Unary", metadata=(parent,))
+            await call(channel, "Spread", metadata=(parent,))
+        send(echo, signal.SIGTERM)
+        assert await echo.ended() == 0
+    spans = servicer.spans["echo"]
+    assert sorted(span.name for span in spans) == [f"{NAME}/Spread", f"{NAME}/Unary"]
+    assert {span.trace_id.hex() for span in spans} == {"0af7651916cd43dd8448eb211c80319c"}
+    assert {span.parent_span_id.hex() for span in spans} == {"b7ad6b7169203331"}
+
+
+async def test_a_collector_that_is_away_neither_fails_calls_nor_holds_up_the_end(tmp_path: Path) -> None:
+    async with started(tmp_path, "--otlp-endpoint", "http://127.0.0.1:1") as echo:
+        port = (await echo.ready())["port"]
+        async with open_channel(f"127.0.0.1:{port}") as channel:
+            await call(channel, "Unary")
+        send(echo, signal.SIGTERM)
+        assert await echo.ended() == 0
