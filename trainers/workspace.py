@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tessera.names import check_name
@@ -48,9 +49,9 @@ class Workspace:
         """Yield the jobs that nothing was written for since `older_than_s` seconds."""
         limit = time.time() - older_than_s
         for directory in self._jobs.glob("*/"):
-            paths = [directory, *directory.rglob("*")]
-            if max(path.lstat().st_mtime for path in paths if path.exists()) < limit:
-                yield directory.name
+            with suppress(FileNotFoundError):  # another worker removes it
+                if max(path.lstat().st_mtime for path in (directory, *directory.rglob("*"))) < limit:
+                    yield directory.name
 
     def remove(self, job_id: str) -> None:
         """Remove everything that was kept of a job."""

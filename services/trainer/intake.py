@@ -38,6 +38,7 @@ class Intake:
             InvalidArgumentError: The spec cannot be trained, or the key is too long.
             AlreadyExistsError: The key was used with another spec.
             NotFoundError: An input is not stored in the registry.
+            UnavailableError: The registry cannot be asked for the inputs.
         """
         if len(idempotency_key) > LONGEST_KEY:
             raise InvalidArgumentError(

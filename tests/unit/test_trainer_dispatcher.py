@@ -1,0 +1,140 @@
+"""The dispatcher on a real redis-server: whatever is missing outside the database is made good by the next pass."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from redis.asyncio import Redis
+
+from services.trainer.dispatcher import Dispatcher
+from services.trainer.outbox import Task
+from services.trainer.registry import Registry
+from services.trainer.tables import Outcome
+from services.trainer.watch import JobWatch
+from tessera.errors import UnavailableError
+from tessera.queue import WorkQueue, connect, training_queue
+from tests.fixtures.redis import RedisServer
+from tests.fixtures.trainer import TrainerCore
+
+
+class FakeRegistry(Registry):
+    """Closes experiments in memory, or is away."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.closed: list[tuple[str, str]] = []
+
+    async def close_experiment(self, task: Task) -> None:
+        if self.away:
+            raise UnavailableError("away")
+        self.closed.append((task.experiment_id, task.state.name))
+
+
+@pytest.fixture
+async def redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
+    client = connect(redis_server.url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def queue(redis: Redis) -> WorkQueue:
+    return training_queue(redis, "fake", lease_s=45)
+
+
+@pytest.fixture
+def registry() -> FakeRegistry:
+    return FakeRegistry()
+
+
+@pytest.fixture
+def dispatcher(trainer_core: TrainerCore, redis: Redis, registry: FakeRegistry) -> Dispatcher:
+    return Dispatcher(
+        jobs=trainer_core.jobs,
+        families=trainer_core.families,
+        attempts=trainer_core.attempts,
+        outbox=trainer_core.outbox,
+        registry=registry,
+        watch=JobWatch(trainer_core.jobs),
+        queue_of=lambda family: training_queue(redis, family, lease_s=45),
+        interval_s=1,
+    )
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """One database is enough here; the rows are tested on both elsewhere."""
+    return sqlite_url
+
+
+async def test_a_queued_job_is_dispatched_once(trainer_core: TrainerCore, dispatcher: Dispatcher, queue: WorkQueue) -> None:
+    job = trainer_core.submit()
+    for _ in range(3):
+        await dispatcher.reconcile()
+    assert await queue.depth() == 1
+    delivery = await queue.take("w", 0.1)
+    assert delivery is not None
+    assert delivery.fields["job_id"] == job.id
+
+
+async def test_a_vanished_entry_is_dispatched_again(
+    trainer_core: TrainerCore, dispatcher: Dispatcher, queue: WorkQueue, redis: Redis
+) -> None:
+    trainer_core.submit()
+    await dispatcher.reconcile()
+    await redis.flushall()
+    await dispatcher.reconcile()
+    assert await queue.depth() == 1
+
+
+async def test_jobs_are_taken_in_while_redis_is_away_and_dispatched_afterwards(
+    trainer_core: TrainerCore, dispatcher: Dispatcher, queue: WorkQueue, redis_server: RedisServer
+) -> None:
+    redis_server.kill()
+    trainer_core.submit()
+    await dispatcher.reconcile()
+    redis_server.start()
+    await dispatcher.reconcile()
+    assert await queue.depth() == 1
+
+
+async def test_the_entry_of_a_job_that_ended_is_withdrawn(
+    trainer_core: TrainerCore, dispatcher: Dispatcher, queue: WorkQueue, redis: Redis
+) -> None:
+    job = trainer_core.submit()
+    await dispatcher.reconcile()
+    trainer_core.jobs.cancel(job.id)
+    await dispatcher.reconcile()
+    assert await redis.xlen(queue.stream) == 0
+
+
+async def test_a_failure_becomes_one_dead_letter_and_its_experiment_is_closed_when_the_registry_is_back(
+    trainer_core: TrainerCore, dispatcher: Dispatcher, queue: WorkQueue, redis: Redis, registry: FakeRegistry
+) -> None:
+    job = trainer_core.submit(max_attempts=1)
+    trainer_core.attempts.claim(job.id, "w", 1)
+    trainer_core.attempts.report(job.id, 1, experiment_id="e1")
+    trainer_core.clock.advance(timedelta(minutes=1))
+    registry.away = True
+    await dispatcher.reconcile()
+    registry.away = False
+    for _ in range(2):
+        await dispatcher.reconcile()
+    [(_, letter)] = await redis.xrange(queue.dead_stream)
+    assert (letter["job_id"], letter["reason"]) == (job.id, "worker w was not heard of for 30 s (attempt 1 of 1)")
+    assert registry.closed == [("e1", "FAILED")]
+
+
+async def test_a_job_that_a_worker_claimed_while_it_was_dispatched_keeps_its_entry(
+    trainer_core: TrainerCore, queue: WorkQueue, dispatcher: Dispatcher
+) -> None:
+    job = trainer_core.submit()
+    [task] = trainer_core.outbox.list_to_dispatch()
+    entry_id = await queue.add({"job_id": job.id})
+    trainer_core.attempts.claim(job.id, "w", 1)
+    assert trainer_core.outbox.set_dispatched(task, entry_id)
+    assert not trainer_core.outbox.set_dispatched(task, "0-1")
+    trainer_core.attempts.finish(job.id, 1, Outcome.SUCCEEDED, version=1)
+    assert not trainer_core.outbox.set_dispatched(task, "0-1")
+    await dispatcher.reconcile()
+    assert not await queue.contains(entry_id)
