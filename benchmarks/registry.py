@@ -2,7 +2,7 @@
 
     python -m benchmarks.registry [--versions 10000] [--repeats 50] [--json FILE]
 
-Times are those of a caller over gRPC on the same machine, page after page through the whole registry.
+Times are those of a caller over gRPC of a registry process on the same machine, page after page through the whole registry.
 """
 
 import argparse
@@ -15,13 +15,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from model_store.local import LocalStore
 from services.registry.storage import MIGRATIONS
 from tessera.api.registry.v1 import registry_pb2 as pb
+from tessera.api.registry.v1 import registry_pb2_grpc
+from tessera.rpc.channel import open_channel
 from tessera.sql import migrate, open_database
 from tests.fixtures.many_versions import fill
 from tests.fixtures.postgres import PostgresServer
-from tests.fixtures.registry import serve_registry
+from tests.fixtures.registry import RegistryProcess
 
 PAGE = 100
 
@@ -44,10 +45,14 @@ async def measure(database_url: str, folder: Path, versions: int, repeats: int) 
     fill(engine, versions)
     engine.dispose()
     results: dict[str, dict[str, float]] = {}
-    async with serve_registry(database_url, LocalStore(folder / "blobs")) as server:
+    process = RegistryProcess(folder, database_url)
+    await asyncio.to_thread(process.start)
+    async with open_channel(process.address) as channel:
+        stub: Any = registry_pb2_grpc.RegistryServiceStub(channel)
         for name, request in LISTS.items():
-            results[name] = await _pages(server.stub.ListVersions, request, repeats)
-        results["watch"] = await _watch(server.stub.Watch, repeats)
+            results[name] = await _pages(stub.ListVersions, request, repeats)
+        results["watch"] = await _watch(stub.Watch, repeats)
+    process.stop()
     return results
 
 
