@@ -16,7 +16,7 @@ EXIT_CODES_HELP = (
     "4 a server cannot be reached, or no stack runs; 5 somebody else was faster, look again; 130 interrupted."
 )
 HINTS = {
-    "NOT_FOUND": "`tessera models list` and `tessera versions list MODEL` show what there is.",
+    "NOT_FOUND": "`tessera models list`, `tessera versions list` and `tessera jobs list` show what there is.",
     "ABORTED": "Look with `tessera alias list MODEL` or `tessera jobs list`, then decide again.",
     "UNAUTHENTICATED": "Set TESSERA_TOKEN, or TESSERA_TOKEN_FILE to a file that holds the token.",
     "PERMISSION_DENIED": "Use a token with a higher role: reader, publisher, operator.",
