@@ -1,1 +1,4 @@
-"""Tessera: train a vision model, register a verified version, serve it over gRPC. This package is the shared kernel; importing it loads no tensor library."""
+"""Tessera: train a vision model, register a verified version, serve it over gRPC.
+
+This package is the shared kernel; importing it loads no tensor library.
+"""

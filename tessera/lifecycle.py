@@ -1,6 +1,7 @@
 """The life of a process: components start in order, health follows readiness, SIGTERM stops callers before what they depend on."""
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -75,6 +76,8 @@ def _explained() -> Iterator[None]:
 
 
 async def _live(settings: ProcessSettings, name: str, components: Sequence[Component], server: GrpcServer | None) -> None:
+    # What is imported by now stays; if the garbage collector went on looking at it, one call in some hundred would take 50 ms longer.
+    gc.freeze()
     telemetry.setup(name, settings.otlp_endpoint)
     stopping = _stop_on_signals()
     started: list[Component] = []

@@ -1,7 +1,6 @@
 """Run the registry: `python -m services.registry --help`."""
 
 import asyncio
-import gc
 
 from model_store.factory import open_store
 from services.registry.core import Registry
@@ -31,8 +30,6 @@ async def _run(settings: RegistrySettings) -> None:
 
 def main() -> None:
     """Read the settings and serve until told to stop."""
-    # What is imported by now stays; if Python's collector went on looking at it, a page in fifty would take 50 ms longer.
-    gc.freeze()
     asyncio.run(_run(load_settings(RegistrySettings)))
 
 
