@@ -55,7 +55,10 @@ class ExperimentLog:
         return self.id
 
     def add(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Note the metrics of a finished epoch; they are written when the registry can be reached."""
+        """Note the metrics of a finished epoch; they are written when the registry can be reached.
+
+        What is not written yet is lost if this process is killed: the record may then lack an epoch that the training itself keeps.
+        """
         self._epochs.put_nowait(registry_pb2.EpochMetrics(epoch=epoch, metrics=metrics))
 
     def close(self) -> None:

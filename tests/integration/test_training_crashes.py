@@ -34,7 +34,7 @@ async def assert_one_version(training: TrainingStack, job_id: str) -> pb.Job:
     assert job.version == 1
     experiment = await training.client.registry.get_experiment(job.experiment_id)
     assert experiment.state == registry_pb2.EXPERIMENT_STATE_SUCCEEDED
-    assert [entry.epoch for entry in experiment.history] == list(range(1, EPOCHS + 1))
+    await training.assert_history(job, EPOCHS)
     assert len([entry async for entry in training.client.registry.list_experiments()]) == 1
     assert_no_epoch_twice(training, job_id)
     await training.until_queue_is_empty()

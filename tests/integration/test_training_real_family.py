@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import uuid
 
 import pytest
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry import context
 
 from model_store.manifest import Manifest
 from tessera.api.trainer.v1 import trainer_pb2 as pb
-from tessera.telemetry import tracer
+from tessera.telemetry import extract
 from tests.fixtures.family import PICTURE
 from tests.fixtures.trainer import TrainingStack
 
@@ -44,17 +45,19 @@ async def test_a_killed_training_of_puzzle_cells_is_finished_by_another_worker(t
     manifest = Manifest.parse(version.manifest_json)
     assert (manifest.lineage.job_id, manifest.lineage.experiment_id) == (job_id, job.experiment_id)
     assert (await training.client.registry.verify_version("photo", 1)).intact
-    history = (await training.client.registry.get_experiment(job.experiment_id)).history
-    assert [entry.epoch for entry in history] == list(range(1, 301))
+    await training.assert_history(job, 300)
     await training.until_queue_is_empty("puzzle_cells")
 
 
-async def test_the_trace_of_the_submitter_reaches_the_worker_through_redis(training: TrainingStack, spans: InMemorySpanExporter) -> None:
+async def test_the_trace_of_the_submitter_reaches_the_worker_through_redis(training: TrainingStack) -> None:
     worker = training.start_worker()
     spec = await training.spec(epochs=1)
-    with tracer.start_as_current_span("submitter") as span:
+    trace_id = uuid.uuid4().hex
+    token = context.attach(extract({"traceparent": f"00-{trace_id}-{'1' * 16}-01"}))
+    try:
         job_id = (await training.client.trainer.submit_job(spec)).job.id
+    finally:
+        context.detach(token)
     await training.until_ended(job_id)
     lines = [json.loads(line) for line in worker.log.read_text().splitlines()]
-    [begins] = [line for line in lines if line["event"] == "attempt begins"]
-    assert begins["trace_id"] == f"{span.get_span_context().trace_id:032x}"
+    assert [line["trace_id"] for line in lines if line["event"] == "attempt begins"] == [trace_id]
