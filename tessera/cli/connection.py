@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +66,11 @@ class Connection:
 
     def client(self) -> "Client":
         """Return a client, to be entered with `async with`."""
+        import structlog
+
         from tessera.client import Client
 
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for results
         return Client(**self.addresses(), settings=self.settings())
 
 

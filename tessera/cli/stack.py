@@ -32,12 +32,11 @@ def up(
     json: Json = False,
 ) -> None:
     """Start Redis, registry, trainer, worker and inference on this machine, and keep them alive until Ctrl-C."""
-    from tessera.stack.launch import start_detached
+    from tessera.stack.launch import settled_stack, start_detached
     from tessera.stack.ports import Ports
-    from tessera.stack.state import running_stack
 
     directory, ports = stack_home(ctx, home), Ports(port_base)
-    running = running_stack(directory)
+    running = settled_stack(directory)
     if running is not None:
         raise AlreadyExistsError(
             f"a stack already runs under {directory.path} (pid {running.pid}, registry at {running.addresses['registry']}); "

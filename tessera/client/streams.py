@@ -1,6 +1,8 @@
 """Server streams that outlive a server."""
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TypeVar, cast
 
@@ -17,7 +19,7 @@ log = structlog.get_logger()
 
 
 async def resumed(
-    open_stream: Callable[[], grpc.aio.UnaryStreamCall[Q, M]], *, idle_timeout_s: float, what: str
+    open_stream: Callable[[], grpc.aio.UnaryStreamCall[Q, M]], *, idle_timeout_s: float, what: str, patience_s: float = math.inf
 ) -> AsyncGenerator[M, None]:
     """Yield the messages of a stream and open it again, with growing pauses, whenever it ends or breaks, until the caller stops.
 
@@ -25,11 +27,14 @@ async def resumed(
         open_stream: Opens the stream from where it shall go on.
         idle_timeout_s: A stream that is silent for this long counts as broken.
         what: Name of the stream for the log.
+        patience_s: How long to try in vain.
 
     Raises:
+        UnavailableError: The server was away for longer than `patience_s`.
         TesseraError: The server refused the request itself.
     """
     failures = 0
+    broken_since = 0.0
     while True:
         stream = open_stream()
         try:
@@ -45,7 +50,10 @@ async def resumed(
             stream.cancel()
         failures += 1
         if failures == 1:
+            broken_since = time.monotonic()
             log.warning("stream interrupted, opening it again", stream=what, reason=error.message)
+        if time.monotonic() - broken_since > patience_s:
+            raise error
         await asyncio.sleep(pause_s(failures))
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 FINISHED = frozenset({pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED})
 """States in which a job stays."""
 
+PATIENCE_S = 60.0
+"""A trainer that restarts is back much earlier."""
+
 WATCH_IDLE_TIMEOUT_S = 600.0
 """A queued job may be silent for long; a broken connection is found by keepalive much earlier than this."""
 
@@ -77,13 +80,17 @@ class TrainerClient:
     async def watch_job(self, job_id: str) -> AsyncGenerator[pb.Job, None]:
         """Yield the job as it stands, then again after every change, until it has ended.
 
-        The stream is opened again whenever the trainer goes away. Raises NotFoundError.
+        The stream is opened again whenever the trainer goes away.
+
+        Raises:
+            NotFoundError: No such job.
+            UnavailableError: The trainer has been away for a minute.
         """
 
         def open_stream() -> grpc.aio.UnaryStreamCall[pb.WatchJobRequest, pb.WatchJobResponse]:
             return self.stub.WatchJob(pb.WatchJobRequest(id=job_id))
 
-        async with aclosing(resumed(open_stream, idle_timeout_s=WATCH_IDLE_TIMEOUT_S, what="job watch")) as messages:
+        async with aclosing(resumed(open_stream, idle_timeout_s=WATCH_IDLE_TIMEOUT_S, what="job watch", patience_s=PATIENCE_S)) as messages:
             async for message in messages:
                 yield message.job
                 if message.job.state in FINISHED:

@@ -53,9 +53,27 @@ def stop_stack(home: Home) -> StackState | None:
         home.state_file.unlink(missing_ok=True)
         return None
     os.kill(state.pid, signal.SIGTERM)
+    _await_end(home, state)
+    return state
+
+
+def settled_stack(home: Home) -> StackState | None:
+    """Return the stack that runs under this home, or None; one that is stopping is waited for and then counts as gone.
+
+    Raises:
+        FailedPreconditionError: It is still there after a minute.
+    """
+    state = running_stack(home)
+    if state is None or not state.stopping:
+        return state
+    _await_end(home, state)
+    return None
+
+
+def _await_end(home: Home, state: StackState) -> None:
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while time.monotonic() < deadline:
         if not is_same_process(state.pid, state.create_time):
-            return state
+            return
         time.sleep(POLL_S)
     raise FailedPreconditionError(f"the supervisor (pid {state.pid}) has not ended after {STOP_TIMEOUT_S:g} s; see {home.logs}")

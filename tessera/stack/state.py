@@ -40,6 +40,8 @@ class StackState(BaseModel):
     port_base: int
     addresses: dict[str, str]
     healthy: bool
+    stopping: bool
+    """It takes no new work; its processes are ending."""
     processes: list[ProcessState]
 
     def is_alive(self) -> bool:

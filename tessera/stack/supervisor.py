@@ -34,6 +34,7 @@ class Supervisor:
         self._on_change = on_change
         self._create_time = own_create_time()
         self._keepers = {program.name: Keeper(program, home.log_file(program.name), self._changed) for program in programs}
+        self._stopping = False
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def state(self) -> StackState:
@@ -48,6 +49,7 @@ class Supervisor:
             port_base=self._ports.base,
             addresses=addresses(self._ports),
             healthy=all(process.state == State.HEALTHY for process in processes),
+            stopping=self._stopping,
             processes=processes,
         )
 
@@ -72,6 +74,8 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Stop everything, those that are needed after those that need them."""
+        self._stopping = True
+        self._changed()
         for name in reversed(self._keepers):
             task = self._tasks.get(name)
             if task is not None:

@@ -268,6 +268,13 @@ async def test_watch_job_goes_on_until_the_job_has_ended() -> None:
     assert trainer.streams == 2
 
 
+async def test_watch_job_gives_up_when_the_trainer_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tessera.client.trainer.PATIENCE_S", 0.3)
+    async with Client(trainer=f"127.0.0.1:{free_port()}") as client:
+        with pytest.raises(UnavailableError):
+            await anext(client.trainer.watch_job("j"))
+
+
 def test_pauses_grow_and_are_bounded() -> None:
     assert all(0.05 <= pause_s(1) <= 0.1 for _ in range(100))
     assert all(LONGEST_PAUSE_S / 2 <= pause_s(1000) <= LONGEST_PAUSE_S for _ in range(100))

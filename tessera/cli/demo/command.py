@@ -87,7 +87,7 @@ async def stack_to_use(told: "Connection", home: "Home", ports: "Ports") -> "Asy
     """Yield how to reach the servers: as told, of the stack that runs under the home, or of one that lives as long as the block."""
     from dataclasses import replace
 
-    from tessera.stack.state import running_stack
+    from tessera.stack.launch import settled_stack
     from tessera.stack.supervisor import embedded_stack
 
     told = replace(told, home=home.path)
@@ -95,7 +95,7 @@ async def stack_to_use(told: "Connection", home: "Home", ports: "Ports") -> "Asy
         output.note("using the servers that the addresses name")
         yield told
         return
-    running = running_stack(home)
+    running = await asyncio.to_thread(settled_stack, home)
     if running is not None:
         output.note(f"using the stack that runs under {home.path}")
         yield told
