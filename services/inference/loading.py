@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
-from model_store.version_files import materialize
 
 from model_store.manifest import Manifest
+from model_store.version_files import materialize
 from services.inference.batching import Batcher
 from services.inference.golden import Golden
 from services.inference.metrics import ModelMetrics
