@@ -46,7 +46,7 @@ class ModelMetrics:
         return cls(model, *(histogram.labels(model) for histogram in (DECODE, QUEUE, COMPUTE, ENCODE, BATCH_SIZE)))
 
     def expired(self, phase: str) -> None:
-        """Count a request whose deadline passed in `phase`: arrival, decode, queue or compute."""
+        """Count a request whose deadline passed in `phase`: queue or compute."""
         DEADLINE_EXPIRED.labels(self.model, phase).inc()
 
     def shed(self, reason: str) -> None:

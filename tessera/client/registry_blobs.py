@@ -14,8 +14,7 @@ class BlobCalls(RegistryCalls):
         """Store a file unless it is stored already, and return its digest and size. `on_progress` is told the bytes done and in all.
 
         Raises:
-            FileNotFoundError: No such file.
-            InvalidArgumentError: It is larger than 2 GiB.
+            InvalidArgumentError: The file cannot be read, or is larger than 2 GiB.
             ResourceExhaustedError: The store is full.
         """
         return await upload_file(self.stub, path, on_progress)
