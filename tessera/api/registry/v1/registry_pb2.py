@@ -22,195 +22,29 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
-from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
-from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
-from tessera.api.common.v1 import common_pb2 as tessera_dot_api_dot_common_dot_v1_dot_common__pb2
+from tessera.api.registry.v1 import aliases_pb2 as tessera_dot_api_dot_registry_dot_v1_dot_aliases__pb2
+from tessera.api.registry.v1 import blobs_pb2 as tessera_dot_api_dot_registry_dot_v1_dot_blobs__pb2
+from tessera.api.registry.v1 import experiments_pb2 as tessera_dot_api_dot_registry_dot_v1_dot_experiments__pb2
+from tessera.api.registry.v1 import leases_pb2 as tessera_dot_api_dot_registry_dot_v1_dot_leases__pb2
+from tessera.api.registry.v1 import models_pb2 as tessera_dot_api_dot_registry_dot_v1_dot_models__pb2
+from tessera.api.registry.v1 import versions_pb2 as tessera_dot_api_dot_registry_dot_v1_dot_versions__pb2
+from tessera.api.registry.v1 import watch_pb2 as tessera_dot_api_dot_registry_dot_v1_dot_watch__pb2
 
+from tessera.api.registry.v1.aliases_pb2 import *
+from tessera.api.registry.v1.blobs_pb2 import *
+from tessera.api.registry.v1.experiments_pb2 import *
+from tessera.api.registry.v1.leases_pb2 import *
+from tessera.api.registry.v1.models_pb2 import *
+from tessera.api.registry.v1.versions_pb2 import *
+from tessera.api.registry.v1.watch_pb2 import *
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&tessera/api/registry/v1/registry.proto\x12\x17tessera.api.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"tessera/api/common/v1/common.proto\"\xd8\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x36\n\x04tags\x18\x03 \x03(\x0b\x32(.tessera.api.registry.v1.Model.TagsEntry\x12<\n\x07\x61liases\x18\x04 \x03(\x0b\x32+.tessera.api.registry.v1.Model.AliasesEntry\x12\x16\n\x0elatest_version\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x07 \x01(\x03\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x82\x04\n\x07Version\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.tessera.api.registry.v1.VersionState\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x15\n\rmanifest_json\x18\x05 \x01(\x0c\x12\x0e\n\x06\x66\x61mily\x18\x06 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x07 \x01(\t\x12>\n\x07metrics\x18\x08 \x03(\x0b\x32-.tessera.api.registry.v1.Version.MetricsEntry\x12\x38\n\x04tags\x18\t \x03(\x0b\x32*.tessera.api.registry.v1.Version.TagsEntry\x12\x0f\n\x07\x61liases\x18\n \x03(\t\x12\x12\n\nsize_bytes\x18\x0b \x01(\x03\x12\x15\n\rexperiment_id\x18\x0c \x01(\t\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x0e \x01(\x03\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb0\x01\n\x0b\x41liasChange\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x14\n\x0c\x66rom_version\x18\x03 \x01(\x03\x12\x12\n\nto_version\x18\x04 \x01(\x03\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x08 \x01(\x03\"\x92\x01\n\x0c\x45pochMetrics\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x43\n\x07metrics\x18\x02 \x03(\x0b\x32\x32.tessera.api.registry.v1.EpochMetrics.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xc6\x04\n\nExperiment\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12-\n\x0cmodel_config\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x30\n\x0fhyperparameters\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\ngit_commit\x18\x08 \x01(\t\x12\x37\n\x05state\x18\t \x01(\x0e\x32(.tessera.api.registry.v1.ExperimentState\x12\r\n\x05\x65rror\x18\n \x01(\t\x12\x41\n\x07metrics\x18\x0b \x03(\x0b\x32\x30.tessera.api.registry.v1.Experiment.MetricsEntry\x12\x36\n\x07history\x18\x0c \x03(\x0b\x32%.tessera.api.registry.v1.EpochMetrics\x12\x0e\n\x06job_id\x18\r \x01(\t\x12\x0f\n\x07version\x18\x0e \x01(\x03\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xa9\x01\n\x12\x43reateModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x43\n\x04tags\x18\x03 \x03(\x0b\x32\x35.tessera.api.registry.v1.CreateModelRequest.TagsEntry\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\x13\x43reateModelResponse\x12-\n\x05model\x18\x01 \x01(\x0b\x32\x1e.tessera.api.registry.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x10GetModelResponse\x12-\n\x05model\x18\x01 \x01(\x0b\x32\x1e.tessera.api.registry.v1.Model\"\\\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\"o\n\x12ListModelsResponse\x12.\n\x06models\x18\x01 \x03(\x0b\x32\x1e.tessera.api.registry.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\xdd\x01\n\x12UpdateModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x02 \x01(\tH\x00\x88\x01\x01\x12J\n\x08set_tags\x18\x03 \x03(\x0b\x32\x38.tessera.api.registry.v1.UpdateModelRequest.SetTagsEntry\x12\x13\n\x0bremove_tags\x18\x04 \x03(\t\x1a.\n\x0cSetTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_description\"D\n\x13UpdateModelResponse\x12-\n\x05model\x18\x01 \x01(\x0b\x32\x1e.tessera.api.registry.v1.Model\"\"\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteModelResponse\"8\n\x12\x42\x65ginUploadRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"\x82\x01\n\x13\x42\x65ginUploadResponse\x12\x10\n\x06\x65xists\x18\x01 \x01(\x08H\x00\x12\x10\n\x06stream\x18\x02 \x01(\x08H\x00\x12=\n\tpresigned\x18\x03 \x01(\x0b\x32(.tessera.api.registry.v1.PresignedUploadH\x00\x42\x08\n\x06method\"b\n\x0fPresignedUpload\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x11\n\tupload_id\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"c\n\x11UploadBlobRequest\x12\x35\n\x06header\x18\x01 \x01(\x0b\x32#.tessera.api.registry.v1.BlobHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"0\n\nBlobHeader\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"$\n\x12UploadBlobResponse\x12\x0e\n\x06sha256\x18\x01 \x01(\t\"N\n\x15\x43ompleteUploadRequest\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"(\n\x16\x43ompleteUploadResponse\x12\x0e\n\x06sha256\x18\x01 \x01(\t\"$\n\x12GetDownloadRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\"^\n\x13GetDownloadResponse\x12\x10\n\x06stream\x18\x01 \x01(\x08H\x00\x12\x17\n\rpresigned_url\x18\x02 \x01(\tH\x00\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x42\x08\n\x06method\"%\n\x13\x44ownloadBlobRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\"%\n\x14\x44ownloadBlobResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"\xf6\x01\n\x14\x43reateVersionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmanifest_json\x18\x02 \x01(\x0c\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12+\n\x05\x66\x65nce\x18\x04 \x01(\x0b\x32\x1c.tessera.api.common.v1.Fence\x12\x45\n\x04tags\x18\x05 \x03(\x0b\x32\x37.tessera.api.registry.v1.CreateVersionRequest.TagsEntry\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\x15\x43reateVersionResponse\x12\x31\n\x07version\x18\x01 \x01(\x0b\x32 .tessera.api.registry.v1.Version\"K\n\x11GetVersionRequest\x12\x36\n\x08selector\x18\x01 \x01(\x0b\x32$.tessera.api.common.v1.ModelSelector\"G\n\x12GetVersionResponse\x12\x31\n\x07version\x18\x01 \x01(\x0b\x32 .tessera.api.registry.v1.Version\"m\n\x13ListVersionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"c\n\x14ListVersionsResponse\x12\x32\n\x08versions\x18\x01 \x03(\x0b\x32 .tessera.api.registry.v1.Version\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc9\x01\n\x14UpdateVersionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12L\n\x08set_tags\x18\x03 \x03(\x0b\x32:.tessera.api.registry.v1.UpdateVersionRequest.SetTagsEntry\x12\x13\n\x0bremove_tags\x18\x04 \x03(\t\x1a.\n\x0cSetTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\x15UpdateVersionResponse\x12\x31\n\x07version\x18\x01 \x01(\x0b\x32 .tessera.api.registry.v1.Version\"6\n\x14VerifyVersionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"M\n\x15VerifyVersionResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x10\n\x08problems\x18\x02 \x03(\t\x12\x12\n\nbytes_read\x18\x03 \x01(\x03\"6\n\x14\x44\x65leteVersionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"\x17\n\x15\x44\x65leteVersionResponse\"\xb1\x01\n\x0fSetAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12+\n\x05\x66\x65nce\x18\x06 \x01(\x0b\x32\x1c.tessera.api.common.v1.FenceB\x13\n\x11_expected_version\"H\n\x10SetAliasResponse\x12\x34\n\x06\x63hange\x18\x01 \x01(\x0b\x32$.tessera.api.registry.v1.AliasChange\"v\n\x12\x44\x65leteAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x04 \x01(\tB\x13\n\x11_expected_version\"K\n\x13\x44\x65leteAliasResponse\x12\x34\n\x06\x63hange\x18\x01 \x01(\x0b\x32$.tessera.api.registry.v1.AliasChange\"^\n\x17ListAliasHistoryRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"j\n\x18ListAliasHistoryResponse\x12\x35\n\x07\x63hanges\x18\x01 \x03(\x0b\x32$.tessera.api.registry.v1.AliasChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa6\x01\n\x13\x41\x63quireLeaseRequest\x12\x0e\n\x06holder\x18\x01 \x01(\t\x12\x36\n\x07version\x18\x02 \x01(\x0b\x32#.tessera.api.registry.v1.VersionRefH\x00\x12\x15\n\x0b\x62lob_sha256\x18\x03 \x01(\tH\x00\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\n\x06target\",\n\nVersionRef\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"Y\n\x14\x41\x63quireLeaseResponse\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x13ReleaseLeaseRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\"\x16\n\x14ReleaseLeaseResponse\"\x7f\n\x17\x43reateExperimentRequest\x12\x37\n\nexperiment\x18\x01 \x01(\x0b\x32#.tessera.api.registry.v1.Experiment\x12+\n\x05\x66\x65nce\x18\x02 \x01(\x0b\x32\x1c.tessera.api.common.v1.Fence\"S\n\x18\x43reateExperimentResponse\x12\x37\n\nexperiment\x18\x01 \x01(\x0b\x32#.tessera.api.registry.v1.Experiment\"\x8e\x01\n\x11LogMetricsRequest\x12\x15\n\rexperiment_id\x18\x01 \x01(\t\x12\x35\n\x06\x65pochs\x18\x02 \x03(\x0b\x32%.tessera.api.registry.v1.EpochMetrics\x12+\n\x05\x66\x65nce\x18\x03 \x01(\x0b\x32\x1c.tessera.api.common.v1.Fence\"\x14\n\x12LogMetricsResponse\"\xb6\x02\n\x17\x46inishExperimentRequest\x12\x15\n\rexperiment_id\x18\x01 \x01(\t\x12\x37\n\x05state\x18\x02 \x01(\x0e\x32(.tessera.api.registry.v1.ExperimentState\x12N\n\x07metrics\x18\x03 \x03(\x0b\x32=.tessera.api.registry.v1.FinishExperimentRequest.MetricsEntry\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x03\x12+\n\x05\x66\x65nce\x18\x06 \x01(\x0b\x32\x1c.tessera.api.common.v1.Fence\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"S\n\x18\x46inishExperimentResponse\x12\x37\n\nexperiment\x18\x01 \x01(\x0b\x32#.tessera.api.registry.v1.Experiment\"\"\n\x14GetExperimentRequest\x12\n\n\x02id\x18\x01 \x01(\t\"P\n\x15GetExperimentResponse\x12\x37\n\nexperiment\x18\x01 \x01(\x0b\x32#.tessera.api.registry.v1.Experiment\"a\n\x16ListExperimentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\"l\n\x17ListExperimentsResponse\x12\x38\n\x0b\x65xperiments\x18\x01 \x03(\x0b\x32#.tessera.api.registry.v1.Experiment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x0cWatchRequest\x12\x16\n\x0esince_revision\x18\x01 \x01(\x03\x12\r\n\x05model\x18\x02 \x01(\t\"\xe2\x02\n\rWatchResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\rmodel_changed\x18\x03 \x01(\x0b\x32\x1e.tessera.api.registry.v1.ModelH\x00\x12\x17\n\rmodel_deleted\x18\x04 \x01(\tH\x00\x12;\n\x0fversion_changed\x18\x05 \x01(\x0b\x32 .tessera.api.registry.v1.VersionH\x00\x12>\n\x0fversion_deleted\x18\x06 \x01(\x0b\x32#.tessera.api.registry.v1.VersionRefH\x00\x12=\n\ralias_changed\x18\x07 \x01(\x0b\x32$.tessera.api.registry.v1.AliasChangeH\x00\x42\x07\n\x05\x65vent\"R\n\x15\x43ollectGarbageRequest\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"]\n\x16\x43ollectGarbageResponse\x12\x15\n\rblobs_removed\x18\x01 \x01(\x03\x12\x13\n\x0b\x62ytes_freed\x18\x02 \x01(\x03\x12\x17\n\x0fuploads_removed\x18\x03 \x01(\x03*a\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13VERSION_STATE_READY\x10\x01\x12\x19\n\x15VERSION_STATE_DELETED\x10\x02*\xae\x01\n\x0f\x45xperimentState\x12 \n\x1c\x45XPERIMENT_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45XPERIMENT_STATE_RUNNING\x10\x01\x12\x1e\n\x1a\x45XPERIMENT_STATE_SUCCEEDED\x10\x02\x12\x1b\n\x17\x45XPERIMENT_STATE_FAILED\x10\x03\x12\x1e\n\x1a\x45XPERIMENT_STATE_CANCELLED\x10\x04\x32\xf4\x17\n\x0fRegistryService\x12h\n\x0b\x43reateModel\x12+.tessera.api.registry.v1.CreateModelRequest\x1a,.tessera.api.registry.v1.CreateModelResponse\x12_\n\x08GetModel\x12(.tessera.api.registry.v1.GetModelRequest\x1a).tessera.api.registry.v1.GetModelResponse\x12\x65\n\nListModels\x12*.tessera.api.registry.v1.ListModelsRequest\x1a+.tessera.api.registry.v1.ListModelsResponse\x12h\n\x0bUpdateModel\x12+.tessera.api.registry.v1.UpdateModelRequest\x1a,.tessera.api.registry.v1.UpdateModelResponse\x12h\n\x0b\x44\x65leteModel\x12+.tessera.api.registry.v1.DeleteModelRequest\x1a,.tessera.api.registry.v1.DeleteModelResponse\x12h\n\x0b\x42\x65ginUpload\x12+.tessera.api.registry.v1.BeginUploadRequest\x1a,.tessera.api.registry.v1.BeginUploadResponse\x12g\n\nUploadBlob\x12*.tessera.api.registry.v1.UploadBlobRequest\x1a+.tessera.api.registry.v1.UploadBlobResponse(\x01\x12q\n\x0e\x43ompleteUpload\x12..tessera.api.registry.v1.CompleteUploadRequest\x1a/.tessera.api.registry.v1.CompleteUploadResponse\x12h\n\x0bGetDownload\x12+.tessera.api.registry.v1.GetDownloadRequest\x1a,.tessera.api.registry.v1.GetDownloadResponse\x12m\n\x0c\x44ownloadBlob\x12,.tessera.api.registry.v1.DownloadBlobRequest\x1a-.tessera.api.registry.v1.DownloadBlobResponse0\x01\x12n\n\rCreateVersion\x12-.tessera.api.registry.v1.CreateVersionRequest\x1a..tessera.api.registry.v1.CreateVersionResponse\x12\x65\n\nGetVersion\x12*.tessera.api.registry.v1.GetVersionRequest\x1a+.tessera.api.registry.v1.GetVersionResponse\x12k\n\x0cListVersions\x12,.tessera.api.registry.v1.ListVersionsRequest\x1a-.tessera.api.registry.v1.ListVersionsResponse\x12n\n\rUpdateVersion\x12-.tessera.api.registry.v1.UpdateVersionRequest\x1a..tessera.api.registry.v1.UpdateVersionResponse\x12n\n\rVerifyVersion\x12-.tessera.api.registry.v1.VerifyVersionRequest\x1a..tessera.api.registry.v1.VerifyVersionResponse\x12n\n\rDeleteVersion\x12-.tessera.api.registry.v1.DeleteVersionRequest\x1a..tessera.api.registry.v1.DeleteVersionResponse\x12_\n\x08SetAlias\x12(.tessera.api.registry.v1.SetAliasRequest\x1a).tessera.api.registry.v1.SetAliasResponse\x12h\n\x0b\x44\x65leteAlias\x12+.tessera.api.registry.v1.DeleteAliasRequest\x1a,.tessera.api.registry.v1.DeleteAliasResponse\x12w\n\x10ListAliasHistory\x12\x30.tessera.api.registry.v1.ListAliasHistoryRequest\x1a\x31.tessera.api.registry.v1.ListAliasHistoryResponse\x12k\n\x0c\x41\x63quireLease\x12,.tessera.api.registry.v1.AcquireLeaseRequest\x1a-.tessera.api.registry.v1.AcquireLeaseResponse\x12k\n\x0cReleaseLease\x12,.tessera.api.registry.v1.ReleaseLeaseRequest\x1a-.tessera.api.registry.v1.ReleaseLeaseResponse\x12w\n\x10\x43reateExperiment\x12\x30.tessera.api.registry.v1.CreateExperimentRequest\x1a\x31.tessera.api.registry.v1.CreateExperimentResponse\x12\x65\n\nLogMetrics\x12*.tessera.api.registry.v1.LogMetricsRequest\x1a+.tessera.api.registry.v1.LogMetricsResponse\x12w\n\x10\x46inishExperiment\x12\x30.tessera.api.registry.v1.FinishExperimentRequest\x1a\x31.tessera.api.registry.v1.FinishExperimentResponse\x12n\n\rGetExperiment\x12-.tessera.api.registry.v1.GetExperimentRequest\x1a..tessera.api.registry.v1.GetExperimentResponse\x12t\n\x0fListExperiments\x12/.tessera.api.registry.v1.ListExperimentsRequest\x1a\x30.tessera.api.registry.v1.ListExperimentsResponse\x12X\n\x05Watch\x12%.tessera.api.registry.v1.WatchRequest\x1a&.tessera.api.registry.v1.WatchResponse0\x01\x12q\n\x0e\x43ollectGarbage\x12..tessera.api.registry.v1.CollectGarbageRequest\x1a/.tessera.api.registry.v1.CollectGarbageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&tessera/api/registry/v1/registry.proto\x12\x17tessera.api.registry.v1\x1a%tessera/api/registry/v1/aliases.proto\x1a#tessera/api/registry/v1/blobs.proto\x1a)tessera/api/registry/v1/experiments.proto\x1a$tessera/api/registry/v1/leases.proto\x1a$tessera/api/registry/v1/models.proto\x1a&tessera/api/registry/v1/versions.proto\x1a#tessera/api/registry/v1/watch.proto2\xf4\x17\n\x0fRegistryService\x12h\n\x0b\x43reateModel\x12+.tessera.api.registry.v1.CreateModelRequest\x1a,.tessera.api.registry.v1.CreateModelResponse\x12_\n\x08GetModel\x12(.tessera.api.registry.v1.GetModelRequest\x1a).tessera.api.registry.v1.GetModelResponse\x12\x65\n\nListModels\x12*.tessera.api.registry.v1.ListModelsRequest\x1a+.tessera.api.registry.v1.ListModelsResponse\x12h\n\x0bUpdateModel\x12+.tessera.api.registry.v1.UpdateModelRequest\x1a,.tessera.api.registry.v1.UpdateModelResponse\x12h\n\x0b\x44\x65leteModel\x12+.tessera.api.registry.v1.DeleteModelRequest\x1a,.tessera.api.registry.v1.DeleteModelResponse\x12h\n\x0b\x42\x65ginUpload\x12+.tessera.api.registry.v1.BeginUploadRequest\x1a,.tessera.api.registry.v1.BeginUploadResponse\x12g\n\nUploadBlob\x12*.tessera.api.registry.v1.UploadBlobRequest\x1a+.tessera.api.registry.v1.UploadBlobResponse(\x01\x12q\n\x0e\x43ompleteUpload\x12..tessera.api.registry.v1.CompleteUploadRequest\x1a/.tessera.api.registry.v1.CompleteUploadResponse\x12h\n\x0bGetDownload\x12+.tessera.api.registry.v1.GetDownloadRequest\x1a,.tessera.api.registry.v1.GetDownloadResponse\x12m\n\x0c\x44ownloadBlob\x12,.tessera.api.registry.v1.DownloadBlobRequest\x1a-.tessera.api.registry.v1.DownloadBlobResponse0\x01\x12n\n\rCreateVersion\x12-.tessera.api.registry.v1.CreateVersionRequest\x1a..tessera.api.registry.v1.CreateVersionResponse\x12\x65\n\nGetVersion\x12*.tessera.api.registry.v1.GetVersionRequest\x1a+.tessera.api.registry.v1.GetVersionResponse\x12k\n\x0cListVersions\x12,.tessera.api.registry.v1.ListVersionsRequest\x1a-.tessera.api.registry.v1.ListVersionsResponse\x12n\n\rUpdateVersion\x12-.tessera.api.registry.v1.UpdateVersionRequest\x1a..tessera.api.registry.v1.UpdateVersionResponse\x12n\n\rVerifyVersion\x12-.tessera.api.registry.v1.VerifyVersionRequest\x1a..tessera.api.registry.v1.VerifyVersionResponse\x12n\n\rDeleteVersion\x12-.tessera.api.registry.v1.DeleteVersionRequest\x1a..tessera.api.registry.v1.DeleteVersionResponse\x12_\n\x08SetAlias\x12(.tessera.api.registry.v1.SetAliasRequest\x1a).tessera.api.registry.v1.SetAliasResponse\x12h\n\x0b\x44\x65leteAlias\x12+.tessera.api.registry.v1.DeleteAliasRequest\x1a,.tessera.api.registry.v1.DeleteAliasResponse\x12w\n\x10ListAliasHistory\x12\x30.tessera.api.registry.v1.ListAliasHistoryRequest\x1a\x31.tessera.api.registry.v1.ListAliasHistoryResponse\x12k\n\x0c\x41\x63quireLease\x12,.tessera.api.registry.v1.AcquireLeaseRequest\x1a-.tessera.api.registry.v1.AcquireLeaseResponse\x12k\n\x0cReleaseLease\x12,.tessera.api.registry.v1.ReleaseLeaseRequest\x1a-.tessera.api.registry.v1.ReleaseLeaseResponse\x12w\n\x10\x43reateExperiment\x12\x30.tessera.api.registry.v1.CreateExperimentRequest\x1a\x31.tessera.api.registry.v1.CreateExperimentResponse\x12\x65\n\nLogMetrics\x12*.tessera.api.registry.v1.LogMetricsRequest\x1a+.tessera.api.registry.v1.LogMetricsResponse\x12w\n\x10\x46inishExperiment\x12\x30.tessera.api.registry.v1.FinishExperimentRequest\x1a\x31.tessera.api.registry.v1.FinishExperimentResponse\x12n\n\rGetExperiment\x12-.tessera.api.registry.v1.GetExperimentRequest\x1a..tessera.api.registry.v1.GetExperimentResponse\x12t\n\x0fListExperiments\x12/.tessera.api.registry.v1.ListExperimentsRequest\x1a\x30.tessera.api.registry.v1.ListExperimentsResponse\x12X\n\x05Watch\x12%.tessera.api.registry.v1.WatchRequest\x1a&.tessera.api.registry.v1.WatchResponse0\x01\x12q\n\x0e\x43ollectGarbage\x12..tessera.api.registry.v1.CollectGarbageRequest\x1a/.tessera.api.registry.v1.CollectGarbageResponseP\x00P\x01P\x02P\x03P\x04P\x05P\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tessera.api.registry.v1.registry_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODEL_TAGSENTRY']._loaded_options = None
-  _globals['_MODEL_TAGSENTRY']._serialized_options = b'8\001'
-  _globals['_MODEL_ALIASESENTRY']._loaded_options = None
-  _globals['_MODEL_ALIASESENTRY']._serialized_options = b'8\001'
-  _globals['_VERSION_METRICSENTRY']._loaded_options = None
-  _globals['_VERSION_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_VERSION_TAGSENTRY']._loaded_options = None
-  _globals['_VERSION_TAGSENTRY']._serialized_options = b'8\001'
-  _globals['_EPOCHMETRICS_METRICSENTRY']._loaded_options = None
-  _globals['_EPOCHMETRICS_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_EXPERIMENT_METRICSENTRY']._loaded_options = None
-  _globals['_EXPERIMENT_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_CREATEMODELREQUEST_TAGSENTRY']._loaded_options = None
-  _globals['_CREATEMODELREQUEST_TAGSENTRY']._serialized_options = b'8\001'
-  _globals['_UPDATEMODELREQUEST_SETTAGSENTRY']._loaded_options = None
-  _globals['_UPDATEMODELREQUEST_SETTAGSENTRY']._serialized_options = b'8\001'
-  _globals['_CREATEVERSIONREQUEST_TAGSENTRY']._loaded_options = None
-  _globals['_CREATEVERSIONREQUEST_TAGSENTRY']._serialized_options = b'8\001'
-  _globals['_UPDATEVERSIONREQUEST_SETTAGSENTRY']._loaded_options = None
-  _globals['_UPDATEVERSIONREQUEST_SETTAGSENTRY']._serialized_options = b'8\001'
-  _globals['_FINISHEXPERIMENTREQUEST_METRICSENTRY']._loaded_options = None
-  _globals['_FINISHEXPERIMENTREQUEST_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_VERSIONSTATE']._serialized_start=7597
-  _globals['_VERSIONSTATE']._serialized_end=7694
-  _globals['_EXPERIMENTSTATE']._serialized_start=7697
-  _globals['_EXPERIMENTSTATE']._serialized_end=7871
-  _globals['_MODEL']._serialized_start=199
-  _globals['_MODEL']._serialized_end=543
-  _globals['_MODEL_TAGSENTRY']._serialized_start=452
-  _globals['_MODEL_TAGSENTRY']._serialized_end=495
-  _globals['_MODEL_ALIASESENTRY']._serialized_start=497
-  _globals['_MODEL_ALIASESENTRY']._serialized_end=543
-  _globals['_VERSION']._serialized_start=546
-  _globals['_VERSION']._serialized_end=1060
-  _globals['_VERSION_METRICSENTRY']._serialized_start=969
-  _globals['_VERSION_METRICSENTRY']._serialized_end=1015
-  _globals['_VERSION_TAGSENTRY']._serialized_start=452
-  _globals['_VERSION_TAGSENTRY']._serialized_end=495
-  _globals['_ALIASCHANGE']._serialized_start=1063
-  _globals['_ALIASCHANGE']._serialized_end=1239
-  _globals['_EPOCHMETRICS']._serialized_start=1242
-  _globals['_EPOCHMETRICS']._serialized_end=1388
-  _globals['_EPOCHMETRICS_METRICSENTRY']._serialized_start=969
-  _globals['_EPOCHMETRICS_METRICSENTRY']._serialized_end=1015
-  _globals['_EXPERIMENT']._serialized_start=1391
-  _globals['_EXPERIMENT']._serialized_end=1973
-  _globals['_EXPERIMENT_METRICSENTRY']._serialized_start=969
-  _globals['_EXPERIMENT_METRICSENTRY']._serialized_end=1015
-  _globals['_CREATEMODELREQUEST']._serialized_start=1976
-  _globals['_CREATEMODELREQUEST']._serialized_end=2145
-  _globals['_CREATEMODELREQUEST_TAGSENTRY']._serialized_start=452
-  _globals['_CREATEMODELREQUEST_TAGSENTRY']._serialized_end=495
-  _globals['_CREATEMODELRESPONSE']._serialized_start=2147
-  _globals['_CREATEMODELRESPONSE']._serialized_end=2215
-  _globals['_GETMODELREQUEST']._serialized_start=2217
-  _globals['_GETMODELREQUEST']._serialized_end=2248
-  _globals['_GETMODELRESPONSE']._serialized_start=2250
-  _globals['_GETMODELRESPONSE']._serialized_end=2315
-  _globals['_LISTMODELSREQUEST']._serialized_start=2317
-  _globals['_LISTMODELSREQUEST']._serialized_end=2409
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2411
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2522
-  _globals['_UPDATEMODELREQUEST']._serialized_start=2525
-  _globals['_UPDATEMODELREQUEST']._serialized_end=2746
-  _globals['_UPDATEMODELREQUEST_SETTAGSENTRY']._serialized_start=2684
-  _globals['_UPDATEMODELREQUEST_SETTAGSENTRY']._serialized_end=2730
-  _globals['_UPDATEMODELRESPONSE']._serialized_start=2748
-  _globals['_UPDATEMODELRESPONSE']._serialized_end=2816
-  _globals['_DELETEMODELREQUEST']._serialized_start=2818
-  _globals['_DELETEMODELREQUEST']._serialized_end=2852
-  _globals['_DELETEMODELRESPONSE']._serialized_start=2854
-  _globals['_DELETEMODELRESPONSE']._serialized_end=2875
-  _globals['_BEGINUPLOADREQUEST']._serialized_start=2877
-  _globals['_BEGINUPLOADREQUEST']._serialized_end=2933
-  _globals['_BEGINUPLOADRESPONSE']._serialized_start=2936
-  _globals['_BEGINUPLOADRESPONSE']._serialized_end=3066
-  _globals['_PRESIGNEDUPLOAD']._serialized_start=3068
-  _globals['_PRESIGNEDUPLOAD']._serialized_end=3166
-  _globals['_UPLOADBLOBREQUEST']._serialized_start=3168
-  _globals['_UPLOADBLOBREQUEST']._serialized_end=3267
-  _globals['_BLOBHEADER']._serialized_start=3269
-  _globals['_BLOBHEADER']._serialized_end=3317
-  _globals['_UPLOADBLOBRESPONSE']._serialized_start=3319
-  _globals['_UPLOADBLOBRESPONSE']._serialized_end=3355
-  _globals['_COMPLETEUPLOADREQUEST']._serialized_start=3357
-  _globals['_COMPLETEUPLOADREQUEST']._serialized_end=3435
-  _globals['_COMPLETEUPLOADRESPONSE']._serialized_start=3437
-  _globals['_COMPLETEUPLOADRESPONSE']._serialized_end=3477
-  _globals['_GETDOWNLOADREQUEST']._serialized_start=3479
-  _globals['_GETDOWNLOADREQUEST']._serialized_end=3515
-  _globals['_GETDOWNLOADRESPONSE']._serialized_start=3517
-  _globals['_GETDOWNLOADRESPONSE']._serialized_end=3611
-  _globals['_DOWNLOADBLOBREQUEST']._serialized_start=3613
-  _globals['_DOWNLOADBLOBREQUEST']._serialized_end=3650
-  _globals['_DOWNLOADBLOBRESPONSE']._serialized_start=3652
-  _globals['_DOWNLOADBLOBRESPONSE']._serialized_end=3689
-  _globals['_CREATEVERSIONREQUEST']._serialized_start=3692
-  _globals['_CREATEVERSIONREQUEST']._serialized_end=3938
-  _globals['_CREATEVERSIONREQUEST_TAGSENTRY']._serialized_start=452
-  _globals['_CREATEVERSIONREQUEST_TAGSENTRY']._serialized_end=495
-  _globals['_CREATEVERSIONRESPONSE']._serialized_start=3940
-  _globals['_CREATEVERSIONRESPONSE']._serialized_end=4014
-  _globals['_GETVERSIONREQUEST']._serialized_start=4016
-  _globals['_GETVERSIONREQUEST']._serialized_end=4091
-  _globals['_GETVERSIONRESPONSE']._serialized_start=4093
-  _globals['_GETVERSIONRESPONSE']._serialized_end=4164
-  _globals['_LISTVERSIONSREQUEST']._serialized_start=4166
-  _globals['_LISTVERSIONSREQUEST']._serialized_end=4275
-  _globals['_LISTVERSIONSRESPONSE']._serialized_start=4277
-  _globals['_LISTVERSIONSRESPONSE']._serialized_end=4376
-  _globals['_UPDATEVERSIONREQUEST']._serialized_start=4379
-  _globals['_UPDATEVERSIONREQUEST']._serialized_end=4580
-  _globals['_UPDATEVERSIONREQUEST_SETTAGSENTRY']._serialized_start=2684
-  _globals['_UPDATEVERSIONREQUEST_SETTAGSENTRY']._serialized_end=2730
-  _globals['_UPDATEVERSIONRESPONSE']._serialized_start=4582
-  _globals['_UPDATEVERSIONRESPONSE']._serialized_end=4656
-  _globals['_VERIFYVERSIONREQUEST']._serialized_start=4658
-  _globals['_VERIFYVERSIONREQUEST']._serialized_end=4712
-  _globals['_VERIFYVERSIONRESPONSE']._serialized_start=4714
-  _globals['_VERIFYVERSIONRESPONSE']._serialized_end=4791
-  _globals['_DELETEVERSIONREQUEST']._serialized_start=4793
-  _globals['_DELETEVERSIONREQUEST']._serialized_end=4847
-  _globals['_DELETEVERSIONRESPONSE']._serialized_start=4849
-  _globals['_DELETEVERSIONRESPONSE']._serialized_end=4872
-  _globals['_SETALIASREQUEST']._serialized_start=4875
-  _globals['_SETALIASREQUEST']._serialized_end=5052
-  _globals['_SETALIASRESPONSE']._serialized_start=5054
-  _globals['_SETALIASRESPONSE']._serialized_end=5126
-  _globals['_DELETEALIASREQUEST']._serialized_start=5128
-  _globals['_DELETEALIASREQUEST']._serialized_end=5246
-  _globals['_DELETEALIASRESPONSE']._serialized_start=5248
-  _globals['_DELETEALIASRESPONSE']._serialized_end=5323
-  _globals['_LISTALIASHISTORYREQUEST']._serialized_start=5325
-  _globals['_LISTALIASHISTORYREQUEST']._serialized_end=5419
-  _globals['_LISTALIASHISTORYRESPONSE']._serialized_start=5421
-  _globals['_LISTALIASHISTORYRESPONSE']._serialized_end=5527
-  _globals['_ACQUIRELEASEREQUEST']._serialized_start=5530
-  _globals['_ACQUIRELEASEREQUEST']._serialized_end=5696
-  _globals['_VERSIONREF']._serialized_start=5698
-  _globals['_VERSIONREF']._serialized_end=5742
-  _globals['_ACQUIRELEASERESPONSE']._serialized_start=5744
-  _globals['_ACQUIRELEASERESPONSE']._serialized_end=5833
-  _globals['_RELEASELEASEREQUEST']._serialized_start=5835
-  _globals['_RELEASELEASEREQUEST']._serialized_end=5874
-  _globals['_RELEASELEASERESPONSE']._serialized_start=5876
-  _globals['_RELEASELEASERESPONSE']._serialized_end=5898
-  _globals['_CREATEEXPERIMENTREQUEST']._serialized_start=5900
-  _globals['_CREATEEXPERIMENTREQUEST']._serialized_end=6027
-  _globals['_CREATEEXPERIMENTRESPONSE']._serialized_start=6029
-  _globals['_CREATEEXPERIMENTRESPONSE']._serialized_end=6112
-  _globals['_LOGMETRICSREQUEST']._serialized_start=6115
-  _globals['_LOGMETRICSREQUEST']._serialized_end=6257
-  _globals['_LOGMETRICSRESPONSE']._serialized_start=6259
-  _globals['_LOGMETRICSRESPONSE']._serialized_end=6279
-  _globals['_FINISHEXPERIMENTREQUEST']._serialized_start=6282
-  _globals['_FINISHEXPERIMENTREQUEST']._serialized_end=6592
-  _globals['_FINISHEXPERIMENTREQUEST_METRICSENTRY']._serialized_start=969
-  _globals['_FINISHEXPERIMENTREQUEST_METRICSENTRY']._serialized_end=1015
-  _globals['_FINISHEXPERIMENTRESPONSE']._serialized_start=6594
-  _globals['_FINISHEXPERIMENTRESPONSE']._serialized_end=6677
-  _globals['_GETEXPERIMENTREQUEST']._serialized_start=6679
-  _globals['_GETEXPERIMENTREQUEST']._serialized_end=6713
-  _globals['_GETEXPERIMENTRESPONSE']._serialized_start=6715
-  _globals['_GETEXPERIMENTRESPONSE']._serialized_end=6795
-  _globals['_LISTEXPERIMENTSREQUEST']._serialized_start=6797
-  _globals['_LISTEXPERIMENTSREQUEST']._serialized_end=6894
-  _globals['_LISTEXPERIMENTSRESPONSE']._serialized_start=6896
-  _globals['_LISTEXPERIMENTSRESPONSE']._serialized_end=7004
-  _globals['_WATCHREQUEST']._serialized_start=7006
-  _globals['_WATCHREQUEST']._serialized_end=7059
-  _globals['_WATCHRESPONSE']._serialized_start=7062
-  _globals['_WATCHRESPONSE']._serialized_end=7416
-  _globals['_COLLECTGARBAGEREQUEST']._serialized_start=7418
-  _globals['_COLLECTGARBAGEREQUEST']._serialized_end=7500
-  _globals['_COLLECTGARBAGERESPONSE']._serialized_start=7502
-  _globals['_COLLECTGARBAGERESPONSE']._serialized_end=7595
-  _globals['_REGISTRYSERVICE']._serialized_start=7874
-  _globals['_REGISTRYSERVICE']._serialized_end=10934
+  _globals['_REGISTRYSERVICE']._serialized_start=340
+  _globals['_REGISTRYSERVICE']._serialized_end=3400
 # @@protoc_insertion_point(module_scope)

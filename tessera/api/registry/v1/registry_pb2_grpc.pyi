@@ -5,7 +5,87 @@ The model registry: models, immutable versions, aliases with history, experiment
 
 from collections import abc as _abc
 from grpc import aio as _aio
-from tessera.api.registry.v1 import registry_pb2 as _registry_pb2
+from tessera.api.registry.v1 import aliases_pb2 as _aliases_pb2
+from tessera.api.registry.v1 import blobs_pb2 as _blobs_pb2
+from tessera.api.registry.v1 import experiments_pb2 as _experiments_pb2
+from tessera.api.registry.v1 import leases_pb2 as _leases_pb2
+from tessera.api.registry.v1 import models_pb2 as _models_pb2
+from tessera.api.registry.v1 import versions_pb2 as _versions_pb2
+from tessera.api.registry.v1 import watch_pb2 as _watch_pb2
+from tessera.api.registry.v1.aliases_pb2 import AliasChange as AliasChange
+from tessera.api.registry.v1.aliases_pb2 import DeleteAliasRequest as DeleteAliasRequest
+from tessera.api.registry.v1.aliases_pb2 import DeleteAliasResponse as DeleteAliasResponse
+from tessera.api.registry.v1.aliases_pb2 import ListAliasHistoryRequest as ListAliasHistoryRequest
+from tessera.api.registry.v1.aliases_pb2 import ListAliasHistoryResponse as ListAliasHistoryResponse
+from tessera.api.registry.v1.aliases_pb2 import SetAliasRequest as SetAliasRequest
+from tessera.api.registry.v1.aliases_pb2 import SetAliasResponse as SetAliasResponse
+from tessera.api.registry.v1.blobs_pb2 import BeginUploadRequest as BeginUploadRequest
+from tessera.api.registry.v1.blobs_pb2 import BeginUploadResponse as BeginUploadResponse
+from tessera.api.registry.v1.blobs_pb2 import BlobHeader as BlobHeader
+from tessera.api.registry.v1.blobs_pb2 import CompleteUploadRequest as CompleteUploadRequest
+from tessera.api.registry.v1.blobs_pb2 import CompleteUploadResponse as CompleteUploadResponse
+from tessera.api.registry.v1.blobs_pb2 import DownloadBlobRequest as DownloadBlobRequest
+from tessera.api.registry.v1.blobs_pb2 import DownloadBlobResponse as DownloadBlobResponse
+from tessera.api.registry.v1.blobs_pb2 import GetDownloadRequest as GetDownloadRequest
+from tessera.api.registry.v1.blobs_pb2 import GetDownloadResponse as GetDownloadResponse
+from tessera.api.registry.v1.blobs_pb2 import PresignedUpload as PresignedUpload
+from tessera.api.registry.v1.blobs_pb2 import UploadBlobRequest as UploadBlobRequest
+from tessera.api.registry.v1.blobs_pb2 import UploadBlobResponse as UploadBlobResponse
+from tessera.api.registry.v1.experiments_pb2 import CreateExperimentRequest as CreateExperimentRequest
+from tessera.api.registry.v1.experiments_pb2 import CreateExperimentResponse as CreateExperimentResponse
+from tessera.api.registry.v1.experiments_pb2 import EXPERIMENT_STATE_CANCELLED as EXPERIMENT_STATE_CANCELLED
+from tessera.api.registry.v1.experiments_pb2 import EXPERIMENT_STATE_FAILED as EXPERIMENT_STATE_FAILED
+from tessera.api.registry.v1.experiments_pb2 import EXPERIMENT_STATE_RUNNING as EXPERIMENT_STATE_RUNNING
+from tessera.api.registry.v1.experiments_pb2 import EXPERIMENT_STATE_SUCCEEDED as EXPERIMENT_STATE_SUCCEEDED
+from tessera.api.registry.v1.experiments_pb2 import EXPERIMENT_STATE_UNSPECIFIED as EXPERIMENT_STATE_UNSPECIFIED
+from tessera.api.registry.v1.experiments_pb2 import EpochMetrics as EpochMetrics
+from tessera.api.registry.v1.experiments_pb2 import Experiment as Experiment
+from tessera.api.registry.v1.experiments_pb2 import ExperimentState as ExperimentState
+from tessera.api.registry.v1.experiments_pb2 import FinishExperimentRequest as FinishExperimentRequest
+from tessera.api.registry.v1.experiments_pb2 import FinishExperimentResponse as FinishExperimentResponse
+from tessera.api.registry.v1.experiments_pb2 import GetExperimentRequest as GetExperimentRequest
+from tessera.api.registry.v1.experiments_pb2 import GetExperimentResponse as GetExperimentResponse
+from tessera.api.registry.v1.experiments_pb2 import ListExperimentsRequest as ListExperimentsRequest
+from tessera.api.registry.v1.experiments_pb2 import ListExperimentsResponse as ListExperimentsResponse
+from tessera.api.registry.v1.experiments_pb2 import LogMetricsRequest as LogMetricsRequest
+from tessera.api.registry.v1.experiments_pb2 import LogMetricsResponse as LogMetricsResponse
+from tessera.api.registry.v1.leases_pb2 import AcquireLeaseRequest as AcquireLeaseRequest
+from tessera.api.registry.v1.leases_pb2 import AcquireLeaseResponse as AcquireLeaseResponse
+from tessera.api.registry.v1.leases_pb2 import CollectGarbageRequest as CollectGarbageRequest
+from tessera.api.registry.v1.leases_pb2 import CollectGarbageResponse as CollectGarbageResponse
+from tessera.api.registry.v1.leases_pb2 import ReleaseLeaseRequest as ReleaseLeaseRequest
+from tessera.api.registry.v1.leases_pb2 import ReleaseLeaseResponse as ReleaseLeaseResponse
+from tessera.api.registry.v1.models_pb2 import CreateModelRequest as CreateModelRequest
+from tessera.api.registry.v1.models_pb2 import CreateModelResponse as CreateModelResponse
+from tessera.api.registry.v1.models_pb2 import DeleteModelRequest as DeleteModelRequest
+from tessera.api.registry.v1.models_pb2 import DeleteModelResponse as DeleteModelResponse
+from tessera.api.registry.v1.models_pb2 import GetModelRequest as GetModelRequest
+from tessera.api.registry.v1.models_pb2 import GetModelResponse as GetModelResponse
+from tessera.api.registry.v1.models_pb2 import ListModelsRequest as ListModelsRequest
+from tessera.api.registry.v1.models_pb2 import ListModelsResponse as ListModelsResponse
+from tessera.api.registry.v1.models_pb2 import Model as Model
+from tessera.api.registry.v1.models_pb2 import UpdateModelRequest as UpdateModelRequest
+from tessera.api.registry.v1.models_pb2 import UpdateModelResponse as UpdateModelResponse
+from tessera.api.registry.v1.versions_pb2 import CreateVersionRequest as CreateVersionRequest
+from tessera.api.registry.v1.versions_pb2 import CreateVersionResponse as CreateVersionResponse
+from tessera.api.registry.v1.versions_pb2 import DeleteVersionRequest as DeleteVersionRequest
+from tessera.api.registry.v1.versions_pb2 import DeleteVersionResponse as DeleteVersionResponse
+from tessera.api.registry.v1.versions_pb2 import GetVersionRequest as GetVersionRequest
+from tessera.api.registry.v1.versions_pb2 import GetVersionResponse as GetVersionResponse
+from tessera.api.registry.v1.versions_pb2 import ListVersionsRequest as ListVersionsRequest
+from tessera.api.registry.v1.versions_pb2 import ListVersionsResponse as ListVersionsResponse
+from tessera.api.registry.v1.versions_pb2 import UpdateVersionRequest as UpdateVersionRequest
+from tessera.api.registry.v1.versions_pb2 import UpdateVersionResponse as UpdateVersionResponse
+from tessera.api.registry.v1.versions_pb2 import VERSION_STATE_DELETED as VERSION_STATE_DELETED
+from tessera.api.registry.v1.versions_pb2 import VERSION_STATE_READY as VERSION_STATE_READY
+from tessera.api.registry.v1.versions_pb2 import VERSION_STATE_UNSPECIFIED as VERSION_STATE_UNSPECIFIED
+from tessera.api.registry.v1.versions_pb2 import VerifyVersionRequest as VerifyVersionRequest
+from tessera.api.registry.v1.versions_pb2 import VerifyVersionResponse as VerifyVersionResponse
+from tessera.api.registry.v1.versions_pb2 import Version as Version
+from tessera.api.registry.v1.versions_pb2 import VersionRef as VersionRef
+from tessera.api.registry.v1.versions_pb2 import VersionState as VersionState
+from tessera.api.registry.v1.watch_pb2 import WatchRequest as WatchRequest
+from tessera.api.registry.v1.watch_pb2 import WatchResponse as WatchResponse
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -38,63 +118,63 @@ class RegistryServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RegistryServiceAsyncStub: ...
-    CreateModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.CreateModelRequest, _registry_pb2.CreateModelResponse]
+    CreateModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.CreateModelRequest, _models_pb2.CreateModelResponse]
     """CreateModel registers a name. ALREADY_EXISTS if it is taken."""
-    GetModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetModelRequest, _registry_pb2.GetModelResponse]
+    GetModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]
     """GetModel answers one model with its aliases. NOT_FOUND if there is none."""
-    ListModels: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListModelsRequest, _registry_pb2.ListModelsResponse]
+    ListModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
     """ListModels pages through the models."""
-    UpdateModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.UpdateModelRequest, _registry_pb2.UpdateModelResponse]
+    UpdateModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.UpdateModelRequest, _models_pb2.UpdateModelResponse]
     """UpdateModel changes the description and the tags."""
-    DeleteModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeleteModelRequest, _registry_pb2.DeleteModelResponse]
+    DeleteModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.DeleteModelRequest, _models_pb2.DeleteModelResponse]
     """DeleteModel removes a model that has no live version. FAILED_PRECONDITION otherwise."""
-    BeginUpload: _grpc.UnaryUnaryMultiCallable[_registry_pb2.BeginUploadRequest, _registry_pb2.BeginUploadResponse]
+    BeginUpload: _grpc.UnaryUnaryMultiCallable[_blobs_pb2.BeginUploadRequest, _blobs_pb2.BeginUploadResponse]
     """BeginUpload says how to send a blob, or that it is stored already."""
-    UploadBlob: _grpc.StreamUnaryMultiCallable[_registry_pb2.UploadBlobRequest, _registry_pb2.UploadBlobResponse]
+    UploadBlob: _grpc.StreamUnaryMultiCallable[_blobs_pb2.UploadBlobRequest, _blobs_pb2.UploadBlobResponse]
     """UploadBlob streams a blob through the registry (the local store). Nothing is stored unless size and digest match."""
-    CompleteUpload: _grpc.UnaryUnaryMultiCallable[_registry_pb2.CompleteUploadRequest, _registry_pb2.CompleteUploadResponse]
+    CompleteUpload: _grpc.UnaryUnaryMultiCallable[_blobs_pb2.CompleteUploadRequest, _blobs_pb2.CompleteUploadResponse]
     """CompleteUpload ends an upload that went to a presigned URL: the registry reads the object and checks its digest."""
-    GetDownload: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetDownloadRequest, _registry_pb2.GetDownloadResponse]
+    GetDownload: _grpc.UnaryUnaryMultiCallable[_blobs_pb2.GetDownloadRequest, _blobs_pb2.GetDownloadResponse]
     """GetDownload says from where to read a blob: a presigned URL, or DownloadBlob."""
-    DownloadBlob: _grpc.UnaryStreamMultiCallable[_registry_pb2.DownloadBlobRequest, _registry_pb2.DownloadBlobResponse]
+    DownloadBlob: _grpc.UnaryStreamMultiCallable[_blobs_pb2.DownloadBlobRequest, _blobs_pb2.DownloadBlobResponse]
     """DownloadBlob streams a blob, verified while it is read: a flipped byte ends the stream with DATA_LOSS."""
-    CreateVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.CreateVersionRequest, _registry_pb2.CreateVersionResponse]
+    CreateVersion: _grpc.UnaryUnaryMultiCallable[_versions_pb2.CreateVersionRequest, _versions_pb2.CreateVersionResponse]
     """CreateVersion makes the next version of a model from a manifest whose blobs are all stored. Atomic: the version is READY or
     does not exist. With an idempotency key a repeated call answers the version that the first call made.
     """
-    GetVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetVersionRequest, _registry_pb2.GetVersionResponse]
+    GetVersion: _grpc.UnaryUnaryMultiCallable[_versions_pb2.GetVersionRequest, _versions_pb2.GetVersionResponse]
     """GetVersion answers one version by number or alias, with its manifest."""
-    ListVersions: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListVersionsRequest, _registry_pb2.ListVersionsResponse]
+    ListVersions: _grpc.UnaryUnaryMultiCallable[_versions_pb2.ListVersionsRequest, _versions_pb2.ListVersionsResponse]
     """ListVersions pages through versions, of one model or of all."""
-    UpdateVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.UpdateVersionRequest, _registry_pb2.UpdateVersionResponse]
+    UpdateVersion: _grpc.UnaryUnaryMultiCallable[_versions_pb2.UpdateVersionRequest, _versions_pb2.UpdateVersionResponse]
     """UpdateVersion changes the tags; everything else about a version is immutable."""
-    VerifyVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.VerifyVersionRequest, _registry_pb2.VerifyVersionResponse]
+    VerifyVersion: _grpc.UnaryUnaryMultiCallable[_versions_pb2.VerifyVersionRequest, _versions_pb2.VerifyVersionResponse]
     """VerifyVersion reads every blob of a version again and compares size and digest."""
-    DeleteVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeleteVersionRequest, _registry_pb2.DeleteVersionResponse]
+    DeleteVersion: _grpc.UnaryUnaryMultiCallable[_versions_pb2.DeleteVersionRequest, _versions_pb2.DeleteVersionResponse]
     """DeleteVersion retires a version. FAILED_PRECONDITION while an alias or a lease holds it. Its number is never used again."""
-    SetAlias: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetAliasRequest, _registry_pb2.SetAliasResponse]
+    SetAlias: _grpc.UnaryUnaryMultiCallable[_aliases_pb2.SetAliasRequest, _aliases_pb2.SetAliasResponse]
     """SetAlias points an alias at a version by compare-and-swap. ABORTED if the alias does not stand at `expected_version`."""
-    DeleteAlias: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeleteAliasRequest, _registry_pb2.DeleteAliasResponse]
+    DeleteAlias: _grpc.UnaryUnaryMultiCallable[_aliases_pb2.DeleteAliasRequest, _aliases_pb2.DeleteAliasResponse]
     """DeleteAlias removes an alias by compare-and-swap; its history stays."""
-    ListAliasHistory: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListAliasHistoryRequest, _registry_pb2.ListAliasHistoryResponse]
+    ListAliasHistory: _grpc.UnaryUnaryMultiCallable[_aliases_pb2.ListAliasHistoryRequest, _aliases_pb2.ListAliasHistoryResponse]
     """ListAliasHistory pages through who moved an alias when, from where, to where, and why; newest first."""
-    AcquireLease: _grpc.UnaryUnaryMultiCallable[_registry_pb2.AcquireLeaseRequest, _registry_pb2.AcquireLeaseResponse]
+    AcquireLease: _grpc.UnaryUnaryMultiCallable[_leases_pb2.AcquireLeaseRequest, _leases_pb2.AcquireLeaseResponse]
     """AcquireLease protects a version or a blob from deletion and garbage collection until it expires. Repeating it renews it."""
-    ReleaseLease: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ReleaseLeaseRequest, _registry_pb2.ReleaseLeaseResponse]
+    ReleaseLease: _grpc.UnaryUnaryMultiCallable[_leases_pb2.ReleaseLeaseRequest, _leases_pb2.ReleaseLeaseResponse]
     """ReleaseLease ends a lease early. Releasing a lease that is gone succeeds."""
-    CreateExperiment: _grpc.UnaryUnaryMultiCallable[_registry_pb2.CreateExperimentRequest, _registry_pb2.CreateExperimentResponse]
+    CreateExperiment: _grpc.UnaryUnaryMultiCallable[_experiments_pb2.CreateExperimentRequest, _experiments_pb2.CreateExperimentResponse]
     """CreateExperiment records the start of a training run. With a fence, a repeated call by a later attempt answers the same experiment."""
-    LogMetrics: _grpc.UnaryUnaryMultiCallable[_registry_pb2.LogMetricsRequest, _registry_pb2.LogMetricsResponse]
+    LogMetrics: _grpc.UnaryUnaryMultiCallable[_experiments_pb2.LogMetricsRequest, _experiments_pb2.LogMetricsResponse]
     """LogMetrics adds the metrics of one epoch; the same epoch again replaces it."""
-    FinishExperiment: _grpc.UnaryUnaryMultiCallable[_registry_pb2.FinishExperimentRequest, _registry_pb2.FinishExperimentResponse]
+    FinishExperiment: _grpc.UnaryUnaryMultiCallable[_experiments_pb2.FinishExperimentRequest, _experiments_pb2.FinishExperimentResponse]
     """FinishExperiment records how the run ended."""
-    GetExperiment: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetExperimentRequest, _registry_pb2.GetExperimentResponse]
+    GetExperiment: _grpc.UnaryUnaryMultiCallable[_experiments_pb2.GetExperimentRequest, _experiments_pb2.GetExperimentResponse]
     """GetExperiment answers one experiment with its metrics per epoch."""
-    ListExperiments: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListExperimentsRequest, _registry_pb2.ListExperimentsResponse]
+    ListExperiments: _grpc.UnaryUnaryMultiCallable[_experiments_pb2.ListExperimentsRequest, _experiments_pb2.ListExperimentsResponse]
     """ListExperiments pages through the experiments, without their metrics per epoch."""
-    Watch: _grpc.UnaryStreamMultiCallable[_registry_pb2.WatchRequest, _registry_pb2.WatchResponse]
+    Watch: _grpc.UnaryStreamMultiCallable[_watch_pb2.WatchRequest, _watch_pb2.WatchResponse]
     """Watch streams every change after `since_revision`, in order, without gaps, and goes on as changes happen."""
-    CollectGarbage: _grpc.UnaryUnaryMultiCallable[_registry_pb2.CollectGarbageRequest, _registry_pb2.CollectGarbageResponse]
+    CollectGarbage: _grpc.UnaryUnaryMultiCallable[_leases_pb2.CollectGarbageRequest, _leases_pb2.CollectGarbageResponse]
     """CollectGarbage removes blobs that no version and no lease refers to and that are older than the grace period."""
 
 @_typing.type_check_only
@@ -107,63 +187,63 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    CreateModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.CreateModelRequest, _registry_pb2.CreateModelResponse]  # type: ignore[assignment]
+    CreateModel: _aio.UnaryUnaryMultiCallable[_models_pb2.CreateModelRequest, _models_pb2.CreateModelResponse]  # type: ignore[assignment]
     """CreateModel registers a name. ALREADY_EXISTS if it is taken."""
-    GetModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetModelRequest, _registry_pb2.GetModelResponse]  # type: ignore[assignment]
+    GetModel: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]  # type: ignore[assignment]
     """GetModel answers one model with its aliases. NOT_FOUND if there is none."""
-    ListModels: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListModelsRequest, _registry_pb2.ListModelsResponse]  # type: ignore[assignment]
+    ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
     """ListModels pages through the models."""
-    UpdateModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.UpdateModelRequest, _registry_pb2.UpdateModelResponse]  # type: ignore[assignment]
+    UpdateModel: _aio.UnaryUnaryMultiCallable[_models_pb2.UpdateModelRequest, _models_pb2.UpdateModelResponse]  # type: ignore[assignment]
     """UpdateModel changes the description and the tags."""
-    DeleteModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeleteModelRequest, _registry_pb2.DeleteModelResponse]  # type: ignore[assignment]
+    DeleteModel: _aio.UnaryUnaryMultiCallable[_models_pb2.DeleteModelRequest, _models_pb2.DeleteModelResponse]  # type: ignore[assignment]
     """DeleteModel removes a model that has no live version. FAILED_PRECONDITION otherwise."""
-    BeginUpload: _aio.UnaryUnaryMultiCallable[_registry_pb2.BeginUploadRequest, _registry_pb2.BeginUploadResponse]  # type: ignore[assignment]
+    BeginUpload: _aio.UnaryUnaryMultiCallable[_blobs_pb2.BeginUploadRequest, _blobs_pb2.BeginUploadResponse]  # type: ignore[assignment]
     """BeginUpload says how to send a blob, or that it is stored already."""
-    UploadBlob: _aio.StreamUnaryMultiCallable[_registry_pb2.UploadBlobRequest, _registry_pb2.UploadBlobResponse]  # type: ignore[assignment]
+    UploadBlob: _aio.StreamUnaryMultiCallable[_blobs_pb2.UploadBlobRequest, _blobs_pb2.UploadBlobResponse]  # type: ignore[assignment]
     """UploadBlob streams a blob through the registry (the local store). Nothing is stored unless size and digest match."""
-    CompleteUpload: _aio.UnaryUnaryMultiCallable[_registry_pb2.CompleteUploadRequest, _registry_pb2.CompleteUploadResponse]  # type: ignore[assignment]
+    CompleteUpload: _aio.UnaryUnaryMultiCallable[_blobs_pb2.CompleteUploadRequest, _blobs_pb2.CompleteUploadResponse]  # type: ignore[assignment]
     """CompleteUpload ends an upload that went to a presigned URL: the registry reads the object and checks its digest."""
-    GetDownload: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetDownloadRequest, _registry_pb2.GetDownloadResponse]  # type: ignore[assignment]
+    GetDownload: _aio.UnaryUnaryMultiCallable[_blobs_pb2.GetDownloadRequest, _blobs_pb2.GetDownloadResponse]  # type: ignore[assignment]
     """GetDownload says from where to read a blob: a presigned URL, or DownloadBlob."""
-    DownloadBlob: _aio.UnaryStreamMultiCallable[_registry_pb2.DownloadBlobRequest, _registry_pb2.DownloadBlobResponse]  # type: ignore[assignment]
+    DownloadBlob: _aio.UnaryStreamMultiCallable[_blobs_pb2.DownloadBlobRequest, _blobs_pb2.DownloadBlobResponse]  # type: ignore[assignment]
     """DownloadBlob streams a blob, verified while it is read: a flipped byte ends the stream with DATA_LOSS."""
-    CreateVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.CreateVersionRequest, _registry_pb2.CreateVersionResponse]  # type: ignore[assignment]
+    CreateVersion: _aio.UnaryUnaryMultiCallable[_versions_pb2.CreateVersionRequest, _versions_pb2.CreateVersionResponse]  # type: ignore[assignment]
     """CreateVersion makes the next version of a model from a manifest whose blobs are all stored. Atomic: the version is READY or
     does not exist. With an idempotency key a repeated call answers the version that the first call made.
     """
-    GetVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetVersionRequest, _registry_pb2.GetVersionResponse]  # type: ignore[assignment]
+    GetVersion: _aio.UnaryUnaryMultiCallable[_versions_pb2.GetVersionRequest, _versions_pb2.GetVersionResponse]  # type: ignore[assignment]
     """GetVersion answers one version by number or alias, with its manifest."""
-    ListVersions: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListVersionsRequest, _registry_pb2.ListVersionsResponse]  # type: ignore[assignment]
+    ListVersions: _aio.UnaryUnaryMultiCallable[_versions_pb2.ListVersionsRequest, _versions_pb2.ListVersionsResponse]  # type: ignore[assignment]
     """ListVersions pages through versions, of one model or of all."""
-    UpdateVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.UpdateVersionRequest, _registry_pb2.UpdateVersionResponse]  # type: ignore[assignment]
+    UpdateVersion: _aio.UnaryUnaryMultiCallable[_versions_pb2.UpdateVersionRequest, _versions_pb2.UpdateVersionResponse]  # type: ignore[assignment]
     """UpdateVersion changes the tags; everything else about a version is immutable."""
-    VerifyVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.VerifyVersionRequest, _registry_pb2.VerifyVersionResponse]  # type: ignore[assignment]
+    VerifyVersion: _aio.UnaryUnaryMultiCallable[_versions_pb2.VerifyVersionRequest, _versions_pb2.VerifyVersionResponse]  # type: ignore[assignment]
     """VerifyVersion reads every blob of a version again and compares size and digest."""
-    DeleteVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeleteVersionRequest, _registry_pb2.DeleteVersionResponse]  # type: ignore[assignment]
+    DeleteVersion: _aio.UnaryUnaryMultiCallable[_versions_pb2.DeleteVersionRequest, _versions_pb2.DeleteVersionResponse]  # type: ignore[assignment]
     """DeleteVersion retires a version. FAILED_PRECONDITION while an alias or a lease holds it. Its number is never used again."""
-    SetAlias: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetAliasRequest, _registry_pb2.SetAliasResponse]  # type: ignore[assignment]
+    SetAlias: _aio.UnaryUnaryMultiCallable[_aliases_pb2.SetAliasRequest, _aliases_pb2.SetAliasResponse]  # type: ignore[assignment]
     """SetAlias points an alias at a version by compare-and-swap. ABORTED if the alias does not stand at `expected_version`."""
-    DeleteAlias: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeleteAliasRequest, _registry_pb2.DeleteAliasResponse]  # type: ignore[assignment]
+    DeleteAlias: _aio.UnaryUnaryMultiCallable[_aliases_pb2.DeleteAliasRequest, _aliases_pb2.DeleteAliasResponse]  # type: ignore[assignment]
     """DeleteAlias removes an alias by compare-and-swap; its history stays."""
-    ListAliasHistory: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListAliasHistoryRequest, _registry_pb2.ListAliasHistoryResponse]  # type: ignore[assignment]
+    ListAliasHistory: _aio.UnaryUnaryMultiCallable[_aliases_pb2.ListAliasHistoryRequest, _aliases_pb2.ListAliasHistoryResponse]  # type: ignore[assignment]
     """ListAliasHistory pages through who moved an alias when, from where, to where, and why; newest first."""
-    AcquireLease: _aio.UnaryUnaryMultiCallable[_registry_pb2.AcquireLeaseRequest, _registry_pb2.AcquireLeaseResponse]  # type: ignore[assignment]
+    AcquireLease: _aio.UnaryUnaryMultiCallable[_leases_pb2.AcquireLeaseRequest, _leases_pb2.AcquireLeaseResponse]  # type: ignore[assignment]
     """AcquireLease protects a version or a blob from deletion and garbage collection until it expires. Repeating it renews it."""
-    ReleaseLease: _aio.UnaryUnaryMultiCallable[_registry_pb2.ReleaseLeaseRequest, _registry_pb2.ReleaseLeaseResponse]  # type: ignore[assignment]
+    ReleaseLease: _aio.UnaryUnaryMultiCallable[_leases_pb2.ReleaseLeaseRequest, _leases_pb2.ReleaseLeaseResponse]  # type: ignore[assignment]
     """ReleaseLease ends a lease early. Releasing a lease that is gone succeeds."""
-    CreateExperiment: _aio.UnaryUnaryMultiCallable[_registry_pb2.CreateExperimentRequest, _registry_pb2.CreateExperimentResponse]  # type: ignore[assignment]
+    CreateExperiment: _aio.UnaryUnaryMultiCallable[_experiments_pb2.CreateExperimentRequest, _experiments_pb2.CreateExperimentResponse]  # type: ignore[assignment]
     """CreateExperiment records the start of a training run. With a fence, a repeated call by a later attempt answers the same experiment."""
-    LogMetrics: _aio.UnaryUnaryMultiCallable[_registry_pb2.LogMetricsRequest, _registry_pb2.LogMetricsResponse]  # type: ignore[assignment]
+    LogMetrics: _aio.UnaryUnaryMultiCallable[_experiments_pb2.LogMetricsRequest, _experiments_pb2.LogMetricsResponse]  # type: ignore[assignment]
     """LogMetrics adds the metrics of one epoch; the same epoch again replaces it."""
-    FinishExperiment: _aio.UnaryUnaryMultiCallable[_registry_pb2.FinishExperimentRequest, _registry_pb2.FinishExperimentResponse]  # type: ignore[assignment]
+    FinishExperiment: _aio.UnaryUnaryMultiCallable[_experiments_pb2.FinishExperimentRequest, _experiments_pb2.FinishExperimentResponse]  # type: ignore[assignment]
     """FinishExperiment records how the run ended."""
-    GetExperiment: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetExperimentRequest, _registry_pb2.GetExperimentResponse]  # type: ignore[assignment]
+    GetExperiment: _aio.UnaryUnaryMultiCallable[_experiments_pb2.GetExperimentRequest, _experiments_pb2.GetExperimentResponse]  # type: ignore[assignment]
     """GetExperiment answers one experiment with its metrics per epoch."""
-    ListExperiments: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListExperimentsRequest, _registry_pb2.ListExperimentsResponse]  # type: ignore[assignment]
+    ListExperiments: _aio.UnaryUnaryMultiCallable[_experiments_pb2.ListExperimentsRequest, _experiments_pb2.ListExperimentsResponse]  # type: ignore[assignment]
     """ListExperiments pages through the experiments, without their metrics per epoch."""
-    Watch: _aio.UnaryStreamMultiCallable[_registry_pb2.WatchRequest, _registry_pb2.WatchResponse]  # type: ignore[assignment]
+    Watch: _aio.UnaryStreamMultiCallable[_watch_pb2.WatchRequest, _watch_pb2.WatchResponse]  # type: ignore[assignment]
     """Watch streams every change after `since_revision`, in order, without gaps, and goes on as changes happen."""
-    CollectGarbage: _aio.UnaryUnaryMultiCallable[_registry_pb2.CollectGarbageRequest, _registry_pb2.CollectGarbageResponse]  # type: ignore[assignment]
+    CollectGarbage: _aio.UnaryUnaryMultiCallable[_leases_pb2.CollectGarbageRequest, _leases_pb2.CollectGarbageResponse]  # type: ignore[assignment]
     """CollectGarbage removes blobs that no version and no lease refers to and that are older than the grace period."""
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -177,89 +257,89 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def CreateModel(
         self,
-        request: _registry_pb2.CreateModelRequest,
+        request: _models_pb2.CreateModelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.CreateModelResponse, _abc.Awaitable[_registry_pb2.CreateModelResponse]]:
+    ) -> _typing.Union[_models_pb2.CreateModelResponse, _abc.Awaitable[_models_pb2.CreateModelResponse]]:
         """CreateModel registers a name. ALREADY_EXISTS if it is taken."""
 
     @_abc_1.abstractmethod
     def GetModel(
         self,
-        request: _registry_pb2.GetModelRequest,
+        request: _models_pb2.GetModelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.GetModelResponse, _abc.Awaitable[_registry_pb2.GetModelResponse]]:
+    ) -> _typing.Union[_models_pb2.GetModelResponse, _abc.Awaitable[_models_pb2.GetModelResponse]]:
         """GetModel answers one model with its aliases. NOT_FOUND if there is none."""
 
     @_abc_1.abstractmethod
     def ListModels(
         self,
-        request: _registry_pb2.ListModelsRequest,
+        request: _models_pb2.ListModelsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.ListModelsResponse, _abc.Awaitable[_registry_pb2.ListModelsResponse]]:
+    ) -> _typing.Union[_models_pb2.ListModelsResponse, _abc.Awaitable[_models_pb2.ListModelsResponse]]:
         """ListModels pages through the models."""
 
     @_abc_1.abstractmethod
     def UpdateModel(
         self,
-        request: _registry_pb2.UpdateModelRequest,
+        request: _models_pb2.UpdateModelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.UpdateModelResponse, _abc.Awaitable[_registry_pb2.UpdateModelResponse]]:
+    ) -> _typing.Union[_models_pb2.UpdateModelResponse, _abc.Awaitable[_models_pb2.UpdateModelResponse]]:
         """UpdateModel changes the description and the tags."""
 
     @_abc_1.abstractmethod
     def DeleteModel(
         self,
-        request: _registry_pb2.DeleteModelRequest,
+        request: _models_pb2.DeleteModelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.DeleteModelResponse, _abc.Awaitable[_registry_pb2.DeleteModelResponse]]:
+    ) -> _typing.Union[_models_pb2.DeleteModelResponse, _abc.Awaitable[_models_pb2.DeleteModelResponse]]:
         """DeleteModel removes a model that has no live version. FAILED_PRECONDITION otherwise."""
 
     @_abc_1.abstractmethod
     def BeginUpload(
         self,
-        request: _registry_pb2.BeginUploadRequest,
+        request: _blobs_pb2.BeginUploadRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.BeginUploadResponse, _abc.Awaitable[_registry_pb2.BeginUploadResponse]]:
+    ) -> _typing.Union[_blobs_pb2.BeginUploadResponse, _abc.Awaitable[_blobs_pb2.BeginUploadResponse]]:
         """BeginUpload says how to send a blob, or that it is stored already."""
 
     @_abc_1.abstractmethod
     def UploadBlob(
         self,
-        request_iterator: _MaybeAsyncIterator[_registry_pb2.UploadBlobRequest],
+        request_iterator: _MaybeAsyncIterator[_blobs_pb2.UploadBlobRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.UploadBlobResponse, _abc.Awaitable[_registry_pb2.UploadBlobResponse]]:
+    ) -> _typing.Union[_blobs_pb2.UploadBlobResponse, _abc.Awaitable[_blobs_pb2.UploadBlobResponse]]:
         """UploadBlob streams a blob through the registry (the local store). Nothing is stored unless size and digest match."""
 
     @_abc_1.abstractmethod
     def CompleteUpload(
         self,
-        request: _registry_pb2.CompleteUploadRequest,
+        request: _blobs_pb2.CompleteUploadRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.CompleteUploadResponse, _abc.Awaitable[_registry_pb2.CompleteUploadResponse]]:
+    ) -> _typing.Union[_blobs_pb2.CompleteUploadResponse, _abc.Awaitable[_blobs_pb2.CompleteUploadResponse]]:
         """CompleteUpload ends an upload that went to a presigned URL: the registry reads the object and checks its digest."""
 
     @_abc_1.abstractmethod
     def GetDownload(
         self,
-        request: _registry_pb2.GetDownloadRequest,
+        request: _blobs_pb2.GetDownloadRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.GetDownloadResponse, _abc.Awaitable[_registry_pb2.GetDownloadResponse]]:
+    ) -> _typing.Union[_blobs_pb2.GetDownloadResponse, _abc.Awaitable[_blobs_pb2.GetDownloadResponse]]:
         """GetDownload says from where to read a blob: a presigned URL, or DownloadBlob."""
 
     @_abc_1.abstractmethod
     def DownloadBlob(
         self,
-        request: _registry_pb2.DownloadBlobRequest,
+        request: _blobs_pb2.DownloadBlobRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_registry_pb2.DownloadBlobResponse], _abc.AsyncIterator[_registry_pb2.DownloadBlobResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_blobs_pb2.DownloadBlobResponse], _abc.AsyncIterator[_blobs_pb2.DownloadBlobResponse]]:
         """DownloadBlob streams a blob, verified while it is read: a flipped byte ends the stream with DATA_LOSS."""
 
     @_abc_1.abstractmethod
     def CreateVersion(
         self,
-        request: _registry_pb2.CreateVersionRequest,
+        request: _versions_pb2.CreateVersionRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.CreateVersionResponse, _abc.Awaitable[_registry_pb2.CreateVersionResponse]]:
+    ) -> _typing.Union[_versions_pb2.CreateVersionResponse, _abc.Awaitable[_versions_pb2.CreateVersionResponse]]:
         """CreateVersion makes the next version of a model from a manifest whose blobs are all stored. Atomic: the version is READY or
         does not exist. With an idempotency key a repeated call answers the version that the first call made.
         """
@@ -267,137 +347,137 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def GetVersion(
         self,
-        request: _registry_pb2.GetVersionRequest,
+        request: _versions_pb2.GetVersionRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.GetVersionResponse, _abc.Awaitable[_registry_pb2.GetVersionResponse]]:
+    ) -> _typing.Union[_versions_pb2.GetVersionResponse, _abc.Awaitable[_versions_pb2.GetVersionResponse]]:
         """GetVersion answers one version by number or alias, with its manifest."""
 
     @_abc_1.abstractmethod
     def ListVersions(
         self,
-        request: _registry_pb2.ListVersionsRequest,
+        request: _versions_pb2.ListVersionsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.ListVersionsResponse, _abc.Awaitable[_registry_pb2.ListVersionsResponse]]:
+    ) -> _typing.Union[_versions_pb2.ListVersionsResponse, _abc.Awaitable[_versions_pb2.ListVersionsResponse]]:
         """ListVersions pages through versions, of one model or of all."""
 
     @_abc_1.abstractmethod
     def UpdateVersion(
         self,
-        request: _registry_pb2.UpdateVersionRequest,
+        request: _versions_pb2.UpdateVersionRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.UpdateVersionResponse, _abc.Awaitable[_registry_pb2.UpdateVersionResponse]]:
+    ) -> _typing.Union[_versions_pb2.UpdateVersionResponse, _abc.Awaitable[_versions_pb2.UpdateVersionResponse]]:
         """UpdateVersion changes the tags; everything else about a version is immutable."""
 
     @_abc_1.abstractmethod
     def VerifyVersion(
         self,
-        request: _registry_pb2.VerifyVersionRequest,
+        request: _versions_pb2.VerifyVersionRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.VerifyVersionResponse, _abc.Awaitable[_registry_pb2.VerifyVersionResponse]]:
+    ) -> _typing.Union[_versions_pb2.VerifyVersionResponse, _abc.Awaitable[_versions_pb2.VerifyVersionResponse]]:
         """VerifyVersion reads every blob of a version again and compares size and digest."""
 
     @_abc_1.abstractmethod
     def DeleteVersion(
         self,
-        request: _registry_pb2.DeleteVersionRequest,
+        request: _versions_pb2.DeleteVersionRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.DeleteVersionResponse, _abc.Awaitable[_registry_pb2.DeleteVersionResponse]]:
+    ) -> _typing.Union[_versions_pb2.DeleteVersionResponse, _abc.Awaitable[_versions_pb2.DeleteVersionResponse]]:
         """DeleteVersion retires a version. FAILED_PRECONDITION while an alias or a lease holds it. Its number is never used again."""
 
     @_abc_1.abstractmethod
     def SetAlias(
         self,
-        request: _registry_pb2.SetAliasRequest,
+        request: _aliases_pb2.SetAliasRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.SetAliasResponse, _abc.Awaitable[_registry_pb2.SetAliasResponse]]:
+    ) -> _typing.Union[_aliases_pb2.SetAliasResponse, _abc.Awaitable[_aliases_pb2.SetAliasResponse]]:
         """SetAlias points an alias at a version by compare-and-swap. ABORTED if the alias does not stand at `expected_version`."""
 
     @_abc_1.abstractmethod
     def DeleteAlias(
         self,
-        request: _registry_pb2.DeleteAliasRequest,
+        request: _aliases_pb2.DeleteAliasRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.DeleteAliasResponse, _abc.Awaitable[_registry_pb2.DeleteAliasResponse]]:
+    ) -> _typing.Union[_aliases_pb2.DeleteAliasResponse, _abc.Awaitable[_aliases_pb2.DeleteAliasResponse]]:
         """DeleteAlias removes an alias by compare-and-swap; its history stays."""
 
     @_abc_1.abstractmethod
     def ListAliasHistory(
         self,
-        request: _registry_pb2.ListAliasHistoryRequest,
+        request: _aliases_pb2.ListAliasHistoryRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.ListAliasHistoryResponse, _abc.Awaitable[_registry_pb2.ListAliasHistoryResponse]]:
+    ) -> _typing.Union[_aliases_pb2.ListAliasHistoryResponse, _abc.Awaitable[_aliases_pb2.ListAliasHistoryResponse]]:
         """ListAliasHistory pages through who moved an alias when, from where, to where, and why; newest first."""
 
     @_abc_1.abstractmethod
     def AcquireLease(
         self,
-        request: _registry_pb2.AcquireLeaseRequest,
+        request: _leases_pb2.AcquireLeaseRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.AcquireLeaseResponse, _abc.Awaitable[_registry_pb2.AcquireLeaseResponse]]:
+    ) -> _typing.Union[_leases_pb2.AcquireLeaseResponse, _abc.Awaitable[_leases_pb2.AcquireLeaseResponse]]:
         """AcquireLease protects a version or a blob from deletion and garbage collection until it expires. Repeating it renews it."""
 
     @_abc_1.abstractmethod
     def ReleaseLease(
         self,
-        request: _registry_pb2.ReleaseLeaseRequest,
+        request: _leases_pb2.ReleaseLeaseRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.ReleaseLeaseResponse, _abc.Awaitable[_registry_pb2.ReleaseLeaseResponse]]:
+    ) -> _typing.Union[_leases_pb2.ReleaseLeaseResponse, _abc.Awaitable[_leases_pb2.ReleaseLeaseResponse]]:
         """ReleaseLease ends a lease early. Releasing a lease that is gone succeeds."""
 
     @_abc_1.abstractmethod
     def CreateExperiment(
         self,
-        request: _registry_pb2.CreateExperimentRequest,
+        request: _experiments_pb2.CreateExperimentRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.CreateExperimentResponse, _abc.Awaitable[_registry_pb2.CreateExperimentResponse]]:
+    ) -> _typing.Union[_experiments_pb2.CreateExperimentResponse, _abc.Awaitable[_experiments_pb2.CreateExperimentResponse]]:
         """CreateExperiment records the start of a training run. With a fence, a repeated call by a later attempt answers the same experiment."""
 
     @_abc_1.abstractmethod
     def LogMetrics(
         self,
-        request: _registry_pb2.LogMetricsRequest,
+        request: _experiments_pb2.LogMetricsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.LogMetricsResponse, _abc.Awaitable[_registry_pb2.LogMetricsResponse]]:
+    ) -> _typing.Union[_experiments_pb2.LogMetricsResponse, _abc.Awaitable[_experiments_pb2.LogMetricsResponse]]:
         """LogMetrics adds the metrics of one epoch; the same epoch again replaces it."""
 
     @_abc_1.abstractmethod
     def FinishExperiment(
         self,
-        request: _registry_pb2.FinishExperimentRequest,
+        request: _experiments_pb2.FinishExperimentRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.FinishExperimentResponse, _abc.Awaitable[_registry_pb2.FinishExperimentResponse]]:
+    ) -> _typing.Union[_experiments_pb2.FinishExperimentResponse, _abc.Awaitable[_experiments_pb2.FinishExperimentResponse]]:
         """FinishExperiment records how the run ended."""
 
     @_abc_1.abstractmethod
     def GetExperiment(
         self,
-        request: _registry_pb2.GetExperimentRequest,
+        request: _experiments_pb2.GetExperimentRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.GetExperimentResponse, _abc.Awaitable[_registry_pb2.GetExperimentResponse]]:
+    ) -> _typing.Union[_experiments_pb2.GetExperimentResponse, _abc.Awaitable[_experiments_pb2.GetExperimentResponse]]:
         """GetExperiment answers one experiment with its metrics per epoch."""
 
     @_abc_1.abstractmethod
     def ListExperiments(
         self,
-        request: _registry_pb2.ListExperimentsRequest,
+        request: _experiments_pb2.ListExperimentsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.ListExperimentsResponse, _abc.Awaitable[_registry_pb2.ListExperimentsResponse]]:
+    ) -> _typing.Union[_experiments_pb2.ListExperimentsResponse, _abc.Awaitable[_experiments_pb2.ListExperimentsResponse]]:
         """ListExperiments pages through the experiments, without their metrics per epoch."""
 
     @_abc_1.abstractmethod
     def Watch(
         self,
-        request: _registry_pb2.WatchRequest,
+        request: _watch_pb2.WatchRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_registry_pb2.WatchResponse], _abc.AsyncIterator[_registry_pb2.WatchResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_watch_pb2.WatchResponse], _abc.AsyncIterator[_watch_pb2.WatchResponse]]:
         """Watch streams every change after `since_revision`, in order, without gaps, and goes on as changes happen."""
 
     @_abc_1.abstractmethod
     def CollectGarbage(
         self,
-        request: _registry_pb2.CollectGarbageRequest,
+        request: _leases_pb2.CollectGarbageRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.CollectGarbageResponse, _abc.Awaitable[_registry_pb2.CollectGarbageResponse]]:
+    ) -> _typing.Union[_leases_pb2.CollectGarbageResponse, _abc.Awaitable[_leases_pb2.CollectGarbageResponse]]:
         """CollectGarbage removes blobs that no version and no lease refers to and that are older than the grace period."""
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
