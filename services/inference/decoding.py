@@ -1,13 +1,12 @@
 """Where pictures are decoded: small ones at once, others in a thread, so that a large one does not hold up the answers of others."""
 
 import asyncio
-import io
 from collections.abc import Callable
 from typing import TypeVar
 
 from PIL import Image
 
-from tessera.tasks.images import FORMATS, decode_image
+from tessera.tasks.images import decode_image, open_image, read_image
 
 T = TypeVar("T")
 
@@ -27,17 +26,9 @@ async def decode(data: bytes, preprocess: Callable[[Image.Image], T], *, field: 
     Raises:
         InvalidArgumentError: See `decode_image`.
     """
-    if _is_small(data):
-        return preprocess(decode_image(data, field=field))
-    return await asyncio.to_thread(lambda: preprocess(decode_image(data, field=field)))
-
-
-def _is_small(data: bytes) -> bool:
-    """Tell from the header whether decoding is quick: a file of few bytes may still hold a great many pixels."""
     if len(data) > SMALL_BYTES:
-        return False
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return image.width * image.height <= SMALL_PIXELS
-    except Exception:  # whatever it is, `decode_image` says so, and at once
-        return True
+        return await asyncio.to_thread(lambda: preprocess(decode_image(data, field=field)))
+    image = open_image(data, field=field)
+    if image.width * image.height > SMALL_PIXELS:  # a file of few bytes may still hold a great many pixels
+        return await asyncio.to_thread(lambda: preprocess(read_image(image, field=field)))
+    return preprocess(read_image(image, field=field))

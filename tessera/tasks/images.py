@@ -5,6 +5,8 @@ bits, CMYK is converted, transparent parts are laid on white, and the EXIF orien
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,15 +38,47 @@ def decode_image(data: bytes, *, field: str = "image") -> Image.Image:
         InvalidArgumentError: Empty or too large a file, not one of `FORMATS`, damaged or truncated, animated, or too small or too large
             a picture.
     """
+    return read_image(open_image(data, field=field), field=field)
+
+
+def open_image(data: bytes, *, field: str = "image") -> Image.Image:
+    """Read and check the header of a picture file; `read_image` decodes the pixels, which is what takes time.
+
+    Returns:
+        A picture whose size is known and within the limits of `decode_image`.
+
+    Raises:
+        InvalidArgumentError: As `decode_image`, but for what only the pixels show.
+    """
     if not data:
         raise InvalidArgumentError("the file is empty; a PNG, JPEG or WebP picture is needed", field=field)
     if len(data) > MAX_BYTES:
         raise InvalidArgumentError(f"the file has {len(data)} bytes; at most {MAX_BYTES} are allowed", field=field)
+    with _refusals(field):
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        _check_header(image, field)
+        return image
+
+
+def read_image(image: Image.Image, *, field: str = "image") -> Image.Image:
+    """Decode the pixels of a picture from `open_image`.
+
+    Returns:
+        A loaded picture of mode RGB, upright.
+
+    Raises:
+        InvalidArgumentError: It is damaged or truncated.
+    """
+    with _refusals(field):
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image))
+
+
+@contextmanager
+def _refusals(field: str) -> Iterator[None]:
+    """Turn whatever Pillow raises into an InvalidArgumentError."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_header(image, field)
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+        yield
     except InvalidArgumentError:
         raise
     except UnidentifiedImageError:

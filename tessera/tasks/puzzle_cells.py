@@ -5,7 +5,7 @@ tensor `image` (FP32, batch x 3 x 64 x 64, RGB, values 0 to 1) and gives `logits
 model is written here once, for training and for serving.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from PIL import Image
 
 from tessera.errors import InvalidArgumentError, TesseraError
 from tessera.tasks.images import MIN_SIDE
-from tessera.tensors import Array, Signature, TensorSpec, check_array
+from tessera.tensors import Array, Signature, TensorSpec, check_array, check_finite
 
 NAME = "puzzle_cells"
 """Name of the task in manifests."""
@@ -29,8 +29,7 @@ DEFAULT_TOP_K = 5
 _PIECE = TensorSpec("tensor", "FP32", (PIECE_SIZE, PIECE_SIZE, 3))
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A cell where a piece may belong.
 
     Attributes:
@@ -94,8 +93,7 @@ def cut(picture: Image.Image, columns: int, rows: int) -> list[Image.Image]:
 def preprocess(image: Image.Image) -> NDArray[np.float32]:
     """Return an RGB picture of a piece, whatever its size, as model input of shape (3, 64, 64) with values 0 to 1."""
     resized = image.resize((PIECE_SIZE, PIECE_SIZE), Image.Resampling.BILINEAR)
-    pixels = np.asarray(resized, dtype=np.float32) / np.float32(255)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return np.divide(np.asarray(resized).transpose(2, 0, 1), np.float32(255), order="C")
 
 
 def preprocess_tensor(array: Array, *, field: str = "tensor") -> NDArray[np.float32]:
@@ -106,7 +104,8 @@ def preprocess_tensor(array: Array, *, field: str = "tensor") -> NDArray[np.floa
     """
     check_array(array, _PIECE, field)
     low, high = float(array.min()), float(array.max())
-    if low < 0 or high > 1:
+    if not (low >= 0 and high <= 1):  # NaN is not either
+        check_finite(array, field)
         raise InvalidArgumentError(f"values from {low:g} to {high:g}; 0 to 1 is needed (divide 8-bit pixels by 255)", field=field)
     return np.ascontiguousarray(array.transpose(2, 0, 1))
 
@@ -143,7 +142,6 @@ def postprocess(logits: Array, columns: int, rows: int, top_k: int = 0) -> tuple
         raise TesseraError(f"the model gave logits of shape {list(logits.shape)}, or NaN or infinity; {columns * rows} numbers are needed")
     exponentials = np.exp(logits.astype(np.float64) - logits.max())
     probabilities = exponentials / exponentials.sum()
-    best = np.argsort(-probabilities, kind="stable")[:top_k]
     candidates = [
         Candidate(
             column=index % columns,
@@ -153,6 +151,15 @@ def postprocess(logits: Array, columns: int, rows: int, top_k: int = 0) -> tuple
             x=(index % columns + 0.5) / columns,
             y=(index // columns + 0.5) / rows,
         )
-        for index in map(int, best)
+        for index in _best(probabilities, top_k)
     ]
     return candidates, probabilities.astype(np.float32)
+
+
+def _best(probabilities: NDArray[np.float64], top_k: int) -> list[int]:
+    """Return the indices of the `top_k` largest, largest first, of equals the lower index first; sorts only these, not all cells."""
+    least = np.partition(probabilities, -top_k)[-top_k]
+    chosen = np.flatnonzero(probabilities >= least)
+    order = np.argsort(-probabilities[chosen], kind="stable")[:top_k]
+    best: list[int] = chosen[order].tolist()
+    return best

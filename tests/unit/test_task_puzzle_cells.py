@@ -79,6 +79,12 @@ def test_probabilities_sum_to_one_whatever_the_logits(values: list[float]) -> No
     assert sorted(c.index for c in candidates) == list(range(12))
 
 
+@given(st.lists(st.sampled_from([0.0, 1.0, 2.0]), min_size=12, max_size=12), st.integers(1, 12))
+def test_of_equals_the_lower_index_comes_first(values: list[float], top_k: int) -> None:
+    candidates, _ = task.postprocess(np.array(values, np.float32), 4, 3, top_k)
+    assert [c.index for c in candidates] == sorted(range(12), key=lambda index: (-values[index], index))[:top_k]
+
+
 @pytest.mark.parametrize(("cells", "count"), [((4, 3), 5), ((2, 1), 2)])
 def test_five_candidates_are_answered_unless_the_grid_is_smaller(cells: tuple[int, int], count: int) -> None:
     assert len(task.postprocess(np.zeros(cells[0] * cells[1], np.float32), *cells)[0]) == count
