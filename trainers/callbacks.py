@@ -19,21 +19,20 @@ if TYPE_CHECKING:
 
 _REPORT_EVERY_S = 0.25
 _KEEP = 2
+_REMEMBERED = 1000
+"""Epochs whose metrics a checkpoint carries: more than a supervisor has not handed on yet when it is killed."""
 
 
 class ProgressReports(Callback):
     """Tells about steps, a few times a second and at the end of epochs: asking a GPU for its loss at every step would slow it down."""
 
-    def __init__(self, report: Report, epochs: int, *, resumed: bool) -> None:
+    def __init__(self, report: Report, epochs: int) -> None:
         self._report = report
         self._epochs = epochs
-        self._resumed = resumed
         self._last_s = -_REPORT_EVERY_S
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say that training begins, and from which epoch it goes on."""
-        if self._resumed:
-            self._report.resumed(trainer.current_epoch)
+        """Say that training begins."""
         self._report.phase("train")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -86,21 +85,41 @@ class Evaluation(Callback):
 
 
 class Checkpoints(Checkpoint):
-    """Saves after every epoch and then reports it; being a `Checkpoint`, Lightning calls it after all other callbacks."""
+    """Saves after every epoch and then reports it; being a `Checkpoint`, Lightning calls it after all other callbacks.
+
+    Whoever listens may be killed between the two. So a checkpoint carries the metrics of the epochs before it, and they are reported again
+    when a training resumes from it, also behind its last epoch.
+    """
 
     def __init__(self, directory: Path, report: Report) -> None:
         self._directory = directory
         self._report = report
+        self._history: dict[int, dict[str, float]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what goes into the checkpoint: metrics by epoch."""
+        return {"history": self._history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it from the checkpoint that is resumed."""
+        self._history = state_dict["history"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say from which epoch training goes on, and what came before."""
+        if self._history:
+            self._report.resumed(max(self._history), self._history)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, forget older checkpoints, report."""
         number = trainer.current_epoch + 1
+        self._history[number] = self._metrics(trainer)
+        self._history.pop(number - _REMEMBERED, None)
         trainer.save_checkpoint(self._directory / f"epoch={number:04d}.ckpt")
         if not trainer.is_global_zero:
             return
         for old in sorted(self._directory.glob("epoch=*.ckpt"))[:-_KEEP]:
             old.unlink()
-        self._report.epoch(number, self._metrics(trainer))
+        self._report.epoch(number, self._history[number])
 
     def _metrics(self, trainer: Trainer) -> dict[str, float]:
         """Return the mean training loss of the epoch, the learning rate of its last step, and what an evaluation found after this epoch."""
@@ -108,5 +127,5 @@ class Checkpoints(Checkpoint):
         return {
             "train_loss": float(trainer.callback_metrics["train_loss_epoch"]),
             "learning_rate": float(trainer.callback_metrics["learning_rate"]),
-            **evaluation.metrics,
+            **{name: float(value) for name, value in evaluation.metrics.items()},
         }

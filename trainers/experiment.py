@@ -55,9 +55,9 @@ class ExperimentLog:
         return self.id
 
     def add(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Note the metrics of a finished epoch; they are written when the registry can be reached.
+        """Note the metrics of a finished epoch, which may be noted twice; they are written when the registry can be reached.
 
-        What is not written yet is lost if this process is killed: the record may then lack an epoch that the training itself keeps.
+        What is not written yet when this process is killed comes again when the next attempt resumes.
         """
         self._epochs.put_nowait(registry_pb2.EpochMetrics(epoch=epoch, metrics=metrics))
 

@@ -4,6 +4,7 @@ Whatever is random in an epoch (data order, dropout) follows from the seed and t
 from the checkpoint of epoch n goes on exactly as if it had never stopped.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,8 +41,8 @@ class Report(Protocol):
     def epoch(self, number: int, metrics: dict[str, float]) -> None:
         """An epoch is finished and its checkpoint is on disk."""
 
-    def resumed(self, epoch: int) -> None:
-        """Training goes on behind this epoch."""
+    def resumed(self, epoch: int, history: Mapping[int, dict[str, float]]) -> None:
+        """Training goes on behind this epoch; the metrics of the epochs up to it, by number, once more."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def train(
             settings,
             logger=TensorBoardLogger(directory, name="tensorboard", version=""),
             callbacks=[
-                ProgressReports(report, settings.epochs, resumed=resume_from is not None),
+                ProgressReports(report, settings.epochs),
                 Evaluation(training, settings.epochs, settings.evaluate_every, directory / "pictures", report),
                 Checkpoints(directory / "checkpoints", report),
             ],

@@ -4,7 +4,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -65,10 +65,13 @@ class PipeReport:
         self._progress["epoch"] = number
         self._write({"type": "epoch", "epoch": number, "metrics": metrics})
 
-    def resumed(self, epoch: int) -> None:
-        """Tell from which epoch training goes on."""
+    def resumed(self, epoch: int, history: Mapping[int, dict[str, float]]) -> None:
+        """Tell from which epoch training goes on, and once more what the epochs up to it came to: the listener before may be gone."""
+        self._metrics = history[epoch]
         self._progress["epoch"] = epoch
         self._write({"type": "resumed", "epoch": epoch})
+        for number, metrics in history.items():
+            self._write({"type": "epoch", "epoch": number, "metrics": metrics})
 
     def done(self, metrics: dict[str, float]) -> None:
         """Tell that the artifact is complete."""

@@ -52,7 +52,9 @@ class Reporter:
         self._news.set()
 
     def tell_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Say that an epoch is finished."""
+        """Say that an epoch is finished; one that is told again after a resume is no news."""
+        if epoch < self._next.progress.epoch:
+            return
         self._next.progress.epoch = epoch
         self._next.progress.metrics.update(metrics)
         self._news.set()
@@ -60,6 +62,7 @@ class Reporter:
     def tell_resumed(self, epoch: int) -> None:
         """Say from which epoch training went on."""
         self._next.resumed_from_epoch = epoch
+        self._next.progress.epoch = epoch
         self._news.set()
 
     async def tell_phase(self, phase: str) -> None:

@@ -25,6 +25,7 @@ FAMILY = {
             "epoch_s": {"type": "number", "minimum": 0},
             "hang_at": {"type": "integer"},
             "die_at": {"type": "integer"},
+            "kill_worker_at": {"type": "integer"},
             "raise_at": {"type": "integer"},
             "permanent": {"type": "boolean"},
             "faulty_attempts": {"type": "integer"},

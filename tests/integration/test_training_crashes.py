@@ -61,6 +61,18 @@ async def test_another_worker_resumes_what_a_killed_worker_left(training: Traini
     assert not Path(f"/proc/{child}").exists(), "the child outlived its supervisor"
 
 
+@pytest.mark.parametrize("epoch", [3, EPOCHS])
+async def test_the_metrics_of_an_epoch_survive_a_worker_killed_between_its_checkpoint_and_its_report(
+    training: TrainingStack, epoch: int
+) -> None:
+    first = training.start_worker()
+    job_id = await training.submit(epochs=EPOCHS, alias="champion", kill_worker_at=epoch)
+    await asyncio.to_thread(first.wait)
+    training.start_worker()
+    job = await assert_one_version(training, job_id)
+    assert [attempt.resumed_from_epoch for attempt in job.attempts] == [0, epoch]
+
+
 async def test_a_killed_child_is_started_again_and_the_error_names_the_signal(training: TrainingStack) -> None:
     worker = training.start_worker()
     job_id = await submitted(training)

@@ -34,12 +34,15 @@ def test_everything_is_told_in_order(pipe: Pipe) -> None:
     lines, writer = pipe
     report = PipeReport(writer.fileno(), on_broken=never_broken)
     report.phase("train")
-    report.resumed(2)
+    report.resumed(2, {1: {"top1": 0.0}, 2: {"top1": 0.125}})
     report.progress(epoch=2, epochs=4, step=10, steps=20, loss=0.5)
     report.epoch(3, {"top1": 0.25})
     report.done({"top1": 1.0})
-    assert [read(lines)["type"] for _ in range(2)] == ["progress", "resumed"]
+    assert read(lines)["type"] == "progress"
+    assert read(lines) == {"type": "resumed", "epoch": 2}
+    assert [(message["epoch"], message["metrics"]["top1"]) for message in (read(lines), read(lines))] == [(1, 0.0), (2, 0.125)]
     progress = read(lines)
+    assert progress["metrics"] == {"top1": 0.125}
     assert (progress["phase"], progress["epoch"], progress["step"], progress["steps"], progress["eta_s"]) == ("train", 2, 10, 20, None)
     assert read(lines) == {"type": "epoch", "epoch": 3, "metrics": {"top1": 0.25}}
     assert read(lines) == {"type": "done", "metrics": {"top1": 1.0}}

@@ -74,7 +74,7 @@ def test_a_resumed_training_ends_with_the_weights_of_one_that_never_stopped(sche
 
     assert list(killed.report.epochs) == [1, 2, 3]
     assert list(resumed.report.epochs) == [4, 5, 6]
-    assert resumed.report.resumed_from == 3
+    assert (resumed.report.resumed_from, resumed.report.history) == (3, killed.report.epochs)
     assert torch.allclose(resumed.weights(), straight.weights(), rtol=1e-5, atol=1e-6)
     assert resumed.report.epochs[6] == pytest.approx(straight.report.epochs[6], rel=1e-4)
 
@@ -85,6 +85,7 @@ def test_a_training_killed_behind_its_last_epoch_only_needs_its_export(tmp_path:
     again = Attempt(tmp_path / "again")
     again.run(resume_from=first.checkpoints[-1])
     assert again.report.epochs == {}
+    assert (again.report.resumed_from, again.report.history) == (6, first.report.epochs)
     assert torch.equal(again.weights(), first.weights())
 
 
