@@ -5,7 +5,7 @@ tensor `image` (FP32, batch x 3 x 64 x 64, RGB, values 0 to 1) and gives `logits
 model is written here once, for training and for serving.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,8 @@ DEFAULT_TOP_K = 5
 _PIECE = TensorSpec("tensor", "FP32", (PIECE_SIZE, PIECE_SIZE, 3))
 
 
-class Candidate(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Candidate:
     """A cell where a piece may belong.
 
     Attributes:
@@ -93,7 +94,8 @@ def cut(picture: Image.Image, columns: int, rows: int) -> list[Image.Image]:
 def preprocess(image: Image.Image) -> NDArray[np.float32]:
     """Return an RGB picture of a piece, whatever its size, as model input of shape (3, 64, 64) with values 0 to 1."""
     resized = image.resize((PIECE_SIZE, PIECE_SIZE), Image.Resampling.BILINEAR)
-    return np.divide(np.asarray(resized).transpose(2, 0, 1), np.float32(255), order="C")
+    values: NDArray[np.float32] = np.divide(np.asarray(resized).transpose(2, 0, 1), np.float32(255), order="C")
+    return values
 
 
 def preprocess_tensor(array: Array, *, field: str = "tensor") -> NDArray[np.float32]:
