@@ -31,7 +31,10 @@ def open_store(
         InvalidArgumentError: The URL is neither of the two, or a setting that it needs is missing.
         UnavailableError: The directory cannot be made.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InvalidArgumentError(f"{url!r} is no URL: {error}", field="blob_store") from error
     if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
         return LocalStore(Path(parts.path))
     if parts.scheme == "s3" and parts.netloc and parts.path in ("", "/"):

@@ -4,18 +4,20 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
 from tessera import logs, telemetry
 from tessera.errors import TesseraError
 from tessera.rpc.server import GrpcServer, Service
-from tessera.settings import ProcessSettings, ServerSettings
+from tessera.settings import ProcessSettings, ServerSettings, load_settings
 
 log = structlog.get_logger()
+
+S = TypeVar("S", bound=ProcessSettings)
 
 _CHECK_INTERVAL_S = 1.0
 _CHECK_TIMEOUT_S = 5.0
@@ -38,7 +40,38 @@ class Component(Protocol):
         """Raise a TesseraError while not ready."""
 
 
-async def serve(settings: ServerSettings, *, name: str, services: Sequence[Service], components: Sequence[Component] = ()) -> None:
+def launch(cls: type[S], name: str, main: Callable[[S], Coroutine[Any, Any, None]]) -> None:
+    """Be the `main()` of a process: read its settings, begin to log and to trace, then build and run it.
+
+    A domain error, not a bug, that `main` raises ends the process with one line that says what is wrong, whether it came from the
+    construction of a part or from its start.
+
+    Args:
+        cls: Class of the settings.
+        name: What logs and traces call the process.
+        main: Builds the parts from the settings and awaits `serve` or `run`.
+
+    Raises:
+        SystemExit: With 0 after `--help`, with 2 if a setting is malformed, with 1 if something cannot start.
+    """
+    settings = load_settings(cls)
+    logs.setup(name, settings.log_level, settings.log_format)
+    try:
+        asyncio.run(_traced(settings, name, main))
+    except TesseraError as error:
+        log.error("cannot start", reason=error.message, field=error.field)
+        raise SystemExit(1) from error
+
+
+async def _traced(settings: S, name: str, main: Callable[[S], Coroutine[Any, Any, None]]) -> None:
+    telemetry.setup(name, settings.otlp_endpoint)
+    try:
+        await main(settings)
+    finally:
+        await asyncio.to_thread(telemetry.shutdown)
+
+
+async def serve(settings: ServerSettings, *, services: Sequence[Service], components: Sequence[Component] = ()) -> None:
     """Run a service until SIGTERM or SIGINT.
 
     Components start in the order given, then the server. Health is SERVING while every component's check passes. On a signal: NOT_SERVING,
@@ -46,53 +79,34 @@ async def serve(settings: ServerSettings, *, name: str, services: Sequence[Servi
 
     Args:
         settings: Of the service.
-        name: What logs and traces call the service.
         services: What the server serves.
         components: What the services depend on, dependencies first.
 
     Raises:
-        SystemExit: With 1, something could not start; the log says why, what had started is stopped.
+        TesseraError: Something could not start; what had started is stopped.
     """
-    logs.setup(name, settings.log_level, settings.log_format)
-    with _explained():
-        await _live(settings, name, components, GrpcServer(settings, services))
+    await _live(settings, components, GrpcServer(settings, services))
 
 
-async def run(settings: ProcessSettings, *, name: str, components: Sequence[Component]) -> None:
+async def run(settings: ProcessSettings, *, components: Sequence[Component]) -> None:
     """Run a process without a gRPC server until SIGTERM or SIGINT; otherwise as `serve`."""
-    logs.setup(name, settings.log_level, settings.log_format)
-    with _explained():
-        await _live(settings, name, components, server=None)
+    await _live(settings, components, server=None)
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
-    """End the process with one line that says what is wrong where a domain error, not a bug, keeps it from starting."""
-    try:
-        yield
-    except TesseraError as error:
-        log.error("cannot start", reason=error.message, field=error.field)
-        raise SystemExit(1) from error
-
-
-async def _live(settings: ProcessSettings, name: str, components: Sequence[Component], server: GrpcServer | None) -> None:
+async def _live(settings: ProcessSettings, components: Sequence[Component], server: GrpcServer | None) -> None:
     # What is imported by now stays; if the garbage collector went on looking at it, one call in some hundred would take 50 ms longer.
     gc.freeze()
-    telemetry.setup(name, settings.otlp_endpoint)
     stopping = _stop_on_signals()
     started: list[Component] = []
-    try:
-        async with _metrics(settings) as metrics_port:
-            try:
-                await _start(components, started, stopping)
-                if not stopping.is_set():
-                    await _work(components, server, stopping, metrics_port)
-            finally:
-                if server:
-                    await server.stop(settings.shutdown_grace_s)
-                await _stop(started, settings.shutdown_grace_s + _STOP_SLACK_S)
-    finally:
-        await asyncio.to_thread(telemetry.shutdown)
+    async with _metrics(settings) as metrics_port:
+        try:
+            await _start(components, started, stopping)
+            if not stopping.is_set():
+                await _work(components, server, stopping, metrics_port)
+        finally:
+            if server:
+                await server.stop(settings.shutdown_grace_s)
+            await _stop(started, settings.shutdown_grace_s + _STOP_SLACK_S)
     log.info("stopped")
 
 

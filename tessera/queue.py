@@ -16,7 +16,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from tessera import telemetry
-from tessera.errors import UnavailableError
+from tessera.errors import InvalidArgumentError, UnavailableError
 
 LEASE_LOST = Counter("job_lease_lost", "Leases on jobs that passed before the work had ended")
 """Counted by whoever notices: the worker that lost its entry, the one that takes it over, the trainer that gives an attempt up."""
@@ -158,9 +158,19 @@ class WorkQueue:
 
 
 def connect(url: str) -> Redis:
-    """Return a Redis client for queues; it connects when first used. Close it with `aclose()`."""
+    """Return a Redis client for queues; it connects when first used. Close it with `aclose()`.
+
+    Raises:
+        InvalidArgumentError: The URL is no Redis URL, or has an option that there is not.
+    """
     retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=3)  # over a restart of Redis, whose old connections are broken
-    return Redis.from_url(url, decode_responses=True, socket_connect_timeout=2.0, socket_timeout=10.0, retry=retry)
+    try:
+        redis = Redis.from_url(url, decode_responses=True, socket_connect_timeout=2.0, socket_timeout=10.0, retry=retry)
+        # Does not dial yet; an unknown option would come out with the first command only.
+        redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError) as error:  # whose text may hold a part of the password
+        raise InvalidArgumentError("the Redis URL is malformed; it takes redis://host:port/0", field="redis_url") from error
+    return redis
 
 
 def training_queue(redis: Redis, family: str, *, lease_s: float) -> WorkQueue:

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import start_http_server
 
-from tessera.errors import FailedPreconditionError
+from tessera.errors import FailedPreconditionError, InvalidArgumentError
 
 tracer = trace.get_tracer("tessera")
 
@@ -28,6 +28,9 @@ def setup(name: str, otlp_endpoint: str | None) -> None:
     Args:
         name: Name of the service that its spans carry.
         otlp_endpoint: Where spans are sent, `http://host:4317` (in the clear) or `https://host:4317`; None: nowhere.
+
+    Raises:
+        InvalidArgumentError: The endpoint is no URL.
     """
     # A span that nobody will see costs a request as much as one that is sent; unsampled ones have their ids all the same.
     sampler = ALWAYS_ON if otlp_endpoint else ALWAYS_OFF
@@ -36,7 +39,11 @@ def setup(name: str, otlp_endpoint: str | None) -> None:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp_endpoint, timeout=_EXPORT_TIMEOUT_S)))
+        try:
+            exporter = OTLPSpanExporter(endpoint=otlp_endpoint, timeout=_EXPORT_TIMEOUT_S)
+        except ValueError as error:
+            raise InvalidArgumentError(f"the OTLP endpoint {otlp_endpoint!r} is no URL: {error}", field="otlp_endpoint") from error
+        provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
 
 

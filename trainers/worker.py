@@ -21,10 +21,9 @@ from tessera.client.calls import call, pause_s
 from tessera.client.registry import RegistryClient
 from tessera.client.trainer import FINISHED, TrainerClient
 from tessera.errors import FailedPreconditionError, NotFoundError, StaleFenceError, TesseraError, UnavailableError
-from tessera.lifecycle import run
+from tessera.lifecycle import launch, run
 from tessera.queue import Delivery, WorkQueue, connect, training_queue
 from tessera.rpc.channel import open_channel
-from tessera.settings import load_settings
 from trainers.attempt import Attempt, ChildPolicy, Outcome
 from trainers.patience import patiently
 from trainers.reporting import Reporter
@@ -65,7 +64,6 @@ class Worker:
 
     async def start(self) -> None:
         """Learn what can be trained and begin to work; raises FailedPreconditionError if that cannot be learnt."""
-        self._families = await describe_families(self._describe_command)
         self._redis = connect(self._settings.redis_url.get_secret_value())
         self._channels = [
             open_channel(self._settings.trainer_address, self._settings.trainer),
@@ -74,6 +72,7 @@ class Worker:
         self._stub: WorkerServiceAsyncStub = WorkerServiceStub(self._channels[0])
         self._trainer = TrainerClient(self._channels[0], self._settings.trainer.timeout_s)
         self._registry = RegistryClient(self._channels[1], self._settings.registry.timeout_s)
+        self._families = await describe_families(self._describe_command)
         self._working = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -213,10 +212,14 @@ async def describe_families(command: Sequence[str]) -> list[trainer_pb2.Family]:
         raise FailedPreconditionError(f"{' '.join(command)} does not tell what can be trained: {error}") from error
 
 
+async def work(settings: WorkerSettings) -> None:
+    """Work until SIGTERM."""
+    await run(settings, components=[Worker(settings)])
+
+
 def main() -> None:
-    """Read the settings and work."""
-    settings = load_settings(WorkerSettings)
-    asyncio.run(run(settings, name="worker", components=[Worker(settings)]))
+    """Read the settings and work until told to stop."""
+    launch(WorkerSettings, "worker", work)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from tessera.blob_files import disk_errors
 from tessera.names import check_name
 
 _CHECKPOINT = re.compile(r"epoch=(\d+)\.ckpt")
@@ -21,10 +22,15 @@ class Workspace:
 
     Args:
         root: Made when missing.
+
+    Raises:
+        UnavailableError: It cannot be made.
     """
 
     def __init__(self, root: Path) -> None:
         self._jobs = root.absolute() / "jobs"
+        with disk_errors():
+            self._jobs.mkdir(parents=True, exist_ok=True)
 
     def begin_attempt(self, job_id: str, number: int) -> Path:
         """Make the directory of an attempt and return it."""

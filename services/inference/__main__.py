@@ -1,7 +1,5 @@
 """The inference service: `python -m services.inference`."""
 
-import asyncio
-
 from services.inference.catalogue import Catalogue
 from services.inference.leases import Leases
 from services.inference.loading import Loader
@@ -12,19 +10,22 @@ from services.inference.settings import InferenceSettings
 from tessera.api.inference.v1 import puzzle_pb2, serving_pb2
 from tessera.api.inference.v1.puzzle_pb2_grpc import add_PuzzleServiceServicer_to_server
 from tessera.api.inference.v1.serving_pb2_grpc import add_ServingServiceServicer_to_server
+from tessera.blob_files import disk_errors
 from tessera.client.registry import RegistryClient
-from tessera.lifecycle import serve
+from tessera.lifecycle import launch, serve
 from tessera.rpc.auth import Role
 from tessera.rpc.channel import open_channel
 from tessera.rpc.server import Service
-from tessera.settings import load_settings
 
 
 def build_pool(settings: InferenceSettings, registry: RegistryClient) -> Pool:
-    """Return the pool of a server."""
+    """Return the pool of a server. Raises UnavailableError if its cache directory cannot be made."""
+    cache_dir = settings.cache_dir.expanduser()
+    with disk_errors():
+        cache_dir.mkdir(parents=True, exist_ok=True)
     loader = Loader(
         registry,
-        settings.cache_dir.expanduser(),
+        cache_dir,
         [TASK],
         threads=settings.threads,
         instances=settings.instances,
@@ -48,12 +49,12 @@ async def run(settings: InferenceSettings) -> None:
     """Serve until SIGTERM."""
     async with open_channel(settings.registry_address, settings.registry) as channel:
         pool = build_pool(settings, RegistryClient(channel, settings.registry.timeout_s))
-        await serve(settings, name="inference", services=build_services(pool), components=[pool])
+        await serve(settings, services=build_services(pool), components=[pool])
 
 
 def main() -> None:
     """Run the service with the settings of the environment and the command line."""
-    asyncio.run(run(load_settings(InferenceSettings)))
+    launch(InferenceSettings, "inference", run)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,17 @@
 """Run the registry: `python -m services.registry --help`."""
 
-import asyncio
-
 from model_store.factory import open_store
 from services.registry.core import Registry
 from services.registry.servicer import registry_service
 from services.registry.settings import RegistrySettings
 from services.registry.storage import Storage
 from services.registry.streams import Transfers
-from tessera.lifecycle import serve
-from tessera.settings import load_settings
+from tessera.lifecycle import launch, serve
 from tessera.sql import open_database
 
 
-async def _run(settings: RegistrySettings) -> None:
+async def run(settings: RegistrySettings) -> None:
+    """Serve until SIGTERM."""
     engine = open_database(settings.database_url.get_secret_value())
     store = open_store(
         settings.blob_store,
@@ -25,12 +23,12 @@ async def _run(settings: RegistrySettings) -> None:
     )
     transfers = Transfers()
     service = registry_service(Registry.over(engine, store), transfers)
-    await serve(settings, name="registry", services=[service], components=[Storage(engine, store), transfers])
+    await serve(settings, services=[service], components=[Storage(engine, store), transfers])
 
 
 def main() -> None:
     """Read the settings and serve until told to stop."""
-    asyncio.run(_run(load_settings(RegistrySettings)))
+    launch(RegistrySettings, "registry", run)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """The trainer: `python -m services.trainer`."""
 
-import asyncio
-
 from services.trainer.attempts import Attempts
 from services.trainer.connections import Connections, Database
 from services.trainer.dispatcher import Dispatcher
@@ -15,11 +13,10 @@ from services.trainer.settings import TrainerSettings
 from services.trainer.watch import JobWatch
 from tessera.api.trainer.v1 import trainer_pb2, trainer_pb2_grpc, worker_pb2, worker_pb2_grpc
 from tessera.client.registry import RegistryClient
-from tessera.lifecycle import serve
+from tessera.lifecycle import launch, serve
 from tessera.queue import connect, training_queue
 from tessera.rpc.channel import open_channel
 from tessera.rpc.server import Service
-from tessera.settings import load_settings
 from tessera.sql import open_database
 
 
@@ -50,7 +47,6 @@ async def run(settings: TrainerSettings) -> None:
     worker = WorkerServicer(attempts=attempts, families=families, watch=watch, dispatcher=dispatcher, queue_lease_s=queue_lease_s)
     await serve(
         settings,
-        name="trainer",
         services=[
             Service(
                 trainer_pb2_grpc.add_TrainerServiceServicer_to_server,
@@ -71,7 +67,7 @@ async def run(settings: TrainerSettings) -> None:
 
 def main() -> None:
     """Read the settings and serve."""
-    asyncio.run(run(load_settings(TrainerSettings)))
+    launch(TrainerSettings, "trainer", run)
 
 
 if __name__ == "__main__":
