@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 import structlog
+from prometheus_client import Gauge
 
 from tessera import logs, telemetry
 from tessera.errors import TesseraError
@@ -16,6 +17,8 @@ from tessera.rpc.server import GrpcServer, Service
 from tessera.settings import ProcessSettings, ServerSettings, load_settings
 
 log = structlog.get_logger()
+
+READY = Gauge("process_ready", "1 while all parts of the process are ready, else 0; how a process without gRPC health is probed")
 
 S = TypeVar("S", bound=ProcessSettings)
 
@@ -120,11 +123,13 @@ async def _work(components: Sequence[Component], server: GrpcServer | None, stop
         reason = await _unready(components)
         if (reason is None) != ready:
             ready = reason is None
+            READY.set(ready)
             log.info("serving" if ready else "not serving", reason=reason)
             if server:
                 server.set_serving(ready)
         with suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), _CHECK_INTERVAL_S)
+    READY.set(0)
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -10,6 +10,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tessera.errors import UnavailableError
 
 TIMEOUT_S = 2.0
+READY_LINE = "process_ready 1.0"
+"""What the metrics page of a process under `tessera.lifecycle` says while it is ready."""
 
 
 async def check_grpc(address: str) -> None:
@@ -41,14 +43,16 @@ async def check_redis(address: str) -> None:
         raise UnavailableError(f"{address} answered {answer.decode(errors='replace').strip()!r}")
 
 
-async def check_http(url: str) -> None:
-    """Raise UnavailableError unless a GET answers 200."""
+async def check_metrics(url: str) -> None:
+    """Raise UnavailableError unless the process behind this page of metrics says that it is ready."""
     try:
-        await asyncio.to_thread(_get, url)
+        page = await asyncio.to_thread(_get, url)
     except (URLError, OSError) as error:
         raise UnavailableError(f"no answer at {url}: {error}") from error
+    if READY_LINE not in page.splitlines():
+        raise UnavailableError(f"{url} answers, but the process is not ready; its log says why")
 
 
-def _get(url: str) -> None:
+def _get(url: str) -> str:
     with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - our own loopback address
-        answer.read()
+        return str(answer.read().decode(errors="replace"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from tessera.errors import FailedPreconditionError
-from tessera.stack.checks import check_grpc, check_http, check_redis
+from tessera.stack.checks import check_grpc, check_metrics, check_redis
 from tessera.stack.home import Home
 from tessera.stack.ports import HOST, Ports
 
@@ -82,7 +82,7 @@ def embedded_programs(home: Home, ports: Ports) -> list[Program]:
             name="worker",
             command=_python("trainers.worker"),
             address=worker,
-            check=partial(check_http, f"http://{worker}/metrics"),
+            check=partial(check_metrics, f"http://{worker}/metrics"),
             env=_environment(
                 "worker",
                 TRAINER_ADDRESS=trainer,

@@ -20,6 +20,7 @@ from tessera.rpc.auth import hash_token
 from tessera.rpc.channel import open_channel
 from tessera.rpc.status import rpc_errors
 from tessera.settings import ClientSettings
+from tessera.stack.checks import check_metrics
 from tests.fixtures.echo import FIRST, KINDS, NAME, call
 from tests.fixtures.waiting import until
 
@@ -216,6 +217,24 @@ async def test_metrics_are_served_beside_the_calls(tmp_path: Path) -> None:
             assert any("cannot serve metrics" in line.get("reason", "") for line in second.logs())
         send(echo, signal.SIGTERM)
         assert await echo.ended() == 0
+
+
+async def test_the_metrics_of_a_process_without_a_server_say_whether_it_is_ready(tmp_path: Path) -> None:
+    (tmp_path / "unready").touch()
+    async with started(tmp_path, "--worker") as echo:
+        url = f"http://127.0.0.1:{(await echo.ready())['metrics_port']}/metrics"
+        await until(echo.logged("not serving"))
+        with pytest.raises(UnavailableError, match="answers, but the process is not ready"):
+            await check_metrics(url)
+        (tmp_path / "unready").unlink()
+        await until(echo.logged("serving"))
+        await check_metrics(url)
+        (tmp_path / "unready").touch()
+        await until(lambda: [line["event"] for line in echo.logs()].count("not serving") == 2)
+        with pytest.raises(UnavailableError, match="answers, but the process is not ready"):
+            await check_metrics(url)
+    with pytest.raises(UnavailableError, match="no answer at"):
+        await check_metrics(url)
 
 
 async def test_a_process_without_a_server_stops_the_same_way(tmp_path: Path) -> None:
