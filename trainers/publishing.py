@@ -10,11 +10,10 @@ from model_store.manifest import Manifest
 from tessera.api.common.v1.common_pb2 import Fence
 from tessera.api.registry.v1 import registry_pb2
 from tessera.api.trainer.v1 import trainer_pb2
+from tessera.client.aliases import move_alias_once
 from tessera.client.registry import RegistryClient
-from tessera.errors import ConflictError, DataLossError, InvalidArgumentError, StaleFenceError
+from tessera.errors import DataLossError, InvalidArgumentError
 from trainers.patience import patiently
-
-_ALIAS_TRIES = 5
 
 
 class Publisher:
@@ -44,7 +43,7 @@ class Publisher:
             DataLossError: A file is not the one that the manifest describes.
             StaleFenceError: A later attempt has begun.
         """
-        manifest = await asyncio.to_thread(_read_manifest, artifact, self._job.spec.model)
+        manifest = await asyncio.to_thread(_read_manifest, artifact, self._job.spec.model, experiment_id)
         for entry in manifest.files:
             path = artifact / entry.path
             await asyncio.to_thread(check_file_magic, path, entry.role)
@@ -52,8 +51,9 @@ class Publisher:
             if ref != entry.blob:
                 raise DataLossError(f"{entry.path} is not the file that the manifest describes")
         version = await self._create_version(manifest)
-        if self._job.spec.alias:
-            await self._set_alias(version)
+        if alias := self._job.spec.alias:
+            move = partial(move_alias_once, self._registry, self._job.spec.model, alias, version)
+            await patiently("set alias", partial(move, reason=f"job {self._job.id}", fence=self._fence))
         state = registry_pb2.EXPERIMENT_STATE_SUCCEEDED
         finish = partial(self._registry.finish_experiment, experiment_id, state, metrics=metrics, version=version, fence=self._fence)
         await patiently("finish experiment", finish)
@@ -71,35 +71,15 @@ class Publisher:
         )
         return (await patiently("create version", create)).version
 
-    async def _set_alias(self, version: int) -> None:
-        """Move the alias by compare-and-swap, unless an earlier attempt has done so: somebody may have moved it on since."""
-        model, alias = self._job.spec.model, self._job.spec.alias
-        for _ in range(_ALIAS_TRIES):
-            if await patiently("alias history", partial(self._was_set, model, alias, version)):
-                return
-            current = (await patiently("get model", partial(self._registry.get_model, model))).aliases.get(alias, 0)
-            move = partial(self._registry.set_alias, model, alias, version, expected_version=current, fence=self._fence)
-            try:
-                await patiently("set alias", partial(move, reason=f"job {self._job.id}"))
-                return
-            except StaleFenceError:
-                raise
-            except ConflictError:  # moved by somebody else meanwhile, or by our own call whose answer was lost
-                continue
-        raise ConflictError(f"the alias {alias} of {model} was moved by others {_ALIAS_TRIES} times in a row")
 
-    async def _was_set(self, model: str, alias: str, version: int) -> bool:
-        async for change in self._registry.alias_history(model, alias):
-            if change.to_version == version:
-                return True
-        return False
-
-
-def _read_manifest(artifact: Path, model: str) -> Manifest:
+def _read_manifest(artifact: Path, model: str, experiment_id: str) -> Manifest:
     try:
         manifest = Manifest.parse((artifact / MANIFEST_FILE).read_bytes())
     except FileNotFoundError:
         raise InvalidArgumentError(f"the training ended without {MANIFEST_FILE}", field="manifest") from None
     if manifest.model != model:
         raise InvalidArgumentError(f"the manifest is for model {manifest.model!r}, the job for {model!r}", field="manifest.model")
+    if manifest.lineage.experiment_id != experiment_id:  # by it the trainer finds the version of a worker that could not report it
+        named = f"the manifest names experiment {manifest.lineage.experiment_id!r}, the job's is {experiment_id!r}"
+        raise InvalidArgumentError(named, field="manifest.lineage.experiment_id")
     return manifest

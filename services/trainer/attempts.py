@@ -9,7 +9,7 @@ from sqlalchemy.engine import Engine
 
 from services.trainer.jobs import find_job
 from services.trainer.messages import as_json, job_message
-from services.trainer.tables import ENDED, Job, Outcome, State
+from services.trainer.tables import OPEN, Job, Outcome, State
 from services.trainer.times import Clock, microseconds, now
 from services.trainer.transitions import begin_attempt, end_attempt, newest_number, revive_attempt
 from tessera.api.trainer.v1 import trainer_pb2 as pb
@@ -128,8 +128,8 @@ class Attempts:
         newest = newest_number(job)
         if number != newest:
             raise StaleFenceError(f"attempt {number} at job {job.id} is over; attempt {newest} has begun", field="attempt")
-        if job.state in ENDED:
-            raise StaleFenceError(f"job {job.id} has ended: {State(job.state).name}", field="job_id")
+        if job.state not in OPEN:
+            raise StaleFenceError(f"job {job.id} is over: {State(job.state).name}", field="job_id")
         if job.state == State.QUEUED:
             if job.attempts[-1].outcome != Outcome.LOST:
                 raise StaleFenceError(f"attempt {number} at job {job.id} has ended", field="attempt")
@@ -149,8 +149,8 @@ class Attempts:
 
 def _refusal(job: Job, worker: str, delivery_count: int) -> str | None:
     """Return why the job cannot be claimed, None if it can."""
-    if job.state in ENDED:
-        return f"job {job.id} has ended: {State(job.state).name}"
+    if job.state not in OPEN:
+        return f"job {job.id} is over: {State(job.state).name}"
     if job.state == State.RUNNING:
         attempt = job.attempts[-1]
         if (attempt.worker, attempt.delivery_count) != (worker, delivery_count):

@@ -1,7 +1,8 @@
 """Brings the world in line with the database, again and again: what the rows say shall be in Redis and in the registry.
 
 Every pass looks at the rows and does what is missing, so that a crash, a flushed Redis or a registry that was away is made good by the
-next pass. Nothing here decides about a job except that an attempt whose lease has passed is lost.
+next pass. Nothing here decides about a job except that an attempt whose lease has passed is lost, and that a job whose version exists
+has succeeded.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from services.trainer.outbox import Outbox
 from services.trainer.registry import Registry
 from services.trainer.watch import JobWatch
 from tessera import telemetry
-from tessera.errors import NotFoundError, TesseraError
+from tessera.errors import FailedPreconditionError, StaleFenceError, TesseraError
 from tessera.queue import WorkQueue
 
 log = structlog.get_logger()
@@ -29,12 +30,12 @@ class Dispatcher:
     """A component that hands out jobs.
 
     Args:
-        jobs: The jobs, to count them.
+        jobs: The jobs, to end and count them.
         families: The families, whose queues are measured.
         attempts: The leases.
         outbox: What is to be done.
-        registry: Where experiments are closed.
-        watch: To be told of attempts that were lost.
+        registry: Where experiments and versions are.
+        watch: To be told of attempts that were lost and jobs that ended.
         queue_of: Answers the queue of a family.
         interval_s: Time between two passes, seconds.
     """
@@ -86,7 +87,7 @@ class Dispatcher:
 
     async def reconcile(self) -> None:
         """Make one pass. A step that fails is logged and tried again with the next pass; the others go on."""
-        for step in (self._lose, self._find_missing, self._dispatch, self._withdraw, self._bury, self._close_experiments, self._measure):
+        for step in (self._lose, self._find_missing, self._dispatch, self._settle, self._withdraw, self._bury, self._measure):
             await self._attempt(step)
 
     async def _run(self) -> None:
@@ -133,6 +134,16 @@ class Dispatcher:
             if not await asyncio.to_thread(self._outbox.set_dispatched, task, entry_id):
                 await queue.ack(entry_id)
 
+    async def _settle(self) -> None:
+        for task in await asyncio.to_thread(self._outbox.list_ending):
+            try:
+                version = await self._registry.settle(task)
+            except (StaleFenceError, FailedPreconditionError) as error:  # it knows another story than we do
+                log.warning("the registry cannot say what came of the job", job=task.job_id, reason=error.message)
+                version = 0
+            await asyncio.to_thread(self._jobs.settle, task.job_id, version)
+            self._watch.tell(task.job_id)
+
     async def _withdraw(self) -> None:
         for task in await asyncio.to_thread(self._outbox.list_to_withdraw):
             await self._queue_of(task.family).ack(task.entry_id)
@@ -142,12 +153,6 @@ class Dispatcher:
         for task in await asyncio.to_thread(self._outbox.list_dead_letters):
             await self._queue_of(task.family).dead_letter({"job_id": task.job_id, "attempt": str(task.attempt)}, task.error)
             await asyncio.to_thread(self._outbox.set_buried, task)
-
-    async def _close_experiments(self) -> None:
-        for task in await asyncio.to_thread(self._outbox.list_open_experiments):
-            with suppress(NotFoundError):  # somebody removed it: nothing to close
-                await self._registry.close_experiment(task)
-            await asyncio.to_thread(self._outbox.set_experiment_closed, task)
 
     async def _measure(self) -> None:
         for state, count in (await asyncio.to_thread(self._jobs.count_by_state)).items():

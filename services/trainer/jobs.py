@@ -5,9 +5,9 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from services.trainer.messages import as_json, job_message
-from services.trainer.tables import ENDED, Job, State
+from services.trainer.tables import OPEN, Job, State
 from services.trainer.times import Clock, now
-from services.trainer.transitions import end_job
+from services.trainer.transitions import end_job, settle_job
 from tessera.api.trainer.v1 import trainer_pb2 as pb
 from tessera.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
 from tessera.sql import reading, writing
@@ -92,7 +92,6 @@ class Jobs:
             trace=trace,
             dispatch_time=0,
             dead_letter_due=False,
-            experiment_due=False,
         )
         try:
             with writing(self._engine) as session:
@@ -125,7 +124,7 @@ class Jobs:
         if page_token:
             query = query.where(Job.row < int(page_token))
         if state:
-            query = query.where(Job.state == state)
+            query = query.where(Job.state.in_([state, State.ENDING] if state == State.RUNNING else [state]))
         if model:
             query = query.where(Job.model == model)
         with reading(self._engine) as session:
@@ -133,18 +132,25 @@ class Jobs:
             return [job_message(row) for row in rows[:limit]], str(rows[limit - 1].row) if len(rows) > limit else ""
 
     def cancel(self, job_id: str) -> pb.Job:
-        """Ask a job to stop and return it: a queued one is CANCELLED, a running one will be told, one that has ended stays as it is.
+        """Ask a job to stop and return it: a queued one ends, a running one will be told, one that ends or has ended stays as it is.
 
         Raises:
             NotFoundError: No such job.
         """
         with writing(self._engine) as session:
             row = find_job(session, job_id, lock=True)
-            if row.state not in ENDED:
+            if row.state in OPEN:
                 row.cancel_requested = True
             if row.state == State.QUEUED:
                 end_job(row, State.CANCELLED, now=self._clock())
             return job_message(row)
+
+    def settle(self, job_id: str, version: int) -> None:
+        """End a job that is ENDING, now that it is known whether a version came of it (0: none). Raises NotFoundError."""
+        with writing(self._engine) as session:
+            row = find_job(session, job_id, lock=True)
+            if row.state == State.ENDING:
+                settle_job(row, version, now=self._clock())
 
     def count_by_state(self) -> dict[State, int]:
         """Return how many jobs are in each state; every state is listed."""

@@ -10,13 +10,14 @@ from tessera.api.trainer.v1 import trainer_pb2 as pb
 
 
 def job_message(row: tables.Job) -> pb.Job:
-    """Return a job with its attempts."""
+    """Return a job with its attempts; one that is ENDING looks as if it ran, for how it ends is not known."""
+    ending = row.state == tables.State.ENDING
     job = pb.Job(
         id=row.id,
         spec=spec_message(row.spec),
-        state=pb.JobState.ValueType(row.state),
+        state=pb.JOB_STATE_RUNNING if ending else pb.JobState.ValueType(row.state),
         attempts=[attempt_message(attempt) for attempt in row.attempts],
-        error=row.error,
+        error="" if ending else row.error,
         version=row.version,
         experiment_id=row.experiment_id,
         cancel_requested=row.cancel_requested,

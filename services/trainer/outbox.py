@@ -22,13 +22,15 @@ class Task:
 
     job_id: str
     family: str
-    state: State
+    model: str
+    alias: str
+    """For the version that comes of it; empty for none."""
+    cancel_requested: bool
     attempt: int
     """Number of its newest attempt."""
     error: str
     entry_id: str
     """Its entry in the stream; empty if it has none."""
-    experiment_id: str
     trace: dict[str, str]
 
 
@@ -72,13 +74,9 @@ class Outbox:
         """Note that a failed job is in the stream of dead letters."""
         self._update(task, dead_letter_due=False)
 
-    def list_open_experiments(self) -> list[Task]:
-        """Return jobs that ended without a version while the registry still believes that they run."""
-        return self._list(Job.experiment_due.is_(True))
-
-    def set_experiment_closed(self, task: Task) -> None:
-        """Note that the registry knows the end of a job."""
-        self._update(task, experiment_due=False)
+    def list_ending(self) -> list[Task]:
+        """Return jobs that are to end without a version, unless the registry has one."""
+        return self._list(Job.state == State.ENDING)
 
     def _list(self, *conditions: ColumnElement[bool], limit: int | None = BATCH) -> list[Task]:
         with reading(self._engine) as session:
@@ -87,11 +85,12 @@ class Outbox:
                 Task(
                     job_id=row.id,
                     family=row.family,
-                    state=State(row.state),
+                    model=row.model,
+                    alias=row.spec.get("alias", ""),
+                    cancel_requested=row.cancel_requested,
                     attempt=newest_number(row),
                     error=row.error,
                     entry_id=row.entry_id or "",
-                    experiment_id=row.experiment_id,
                     trace=row.trace,
                 )
                 for row in rows

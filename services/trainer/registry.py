@@ -1,20 +1,15 @@
-"""What the trainer asks of the registry: to keep the inputs of jobs, and to note the end of jobs that came to nothing."""
+"""What the trainer asks of the registry: to keep the inputs of jobs, and what came of jobs whose workers are gone."""
 
 from services.trainer.outbox import Task
-from services.trainer.tables import State
 from tessera.api.common.v1.common_pb2 import Fence
 from tessera.api.registry.v1 import registry_pb2
 from tessera.api.trainer.v1 import trainer_pb2 as pb
+from tessera.client.aliases import move_alias_once
 from tessera.client.registry import RegistryClient
 from tessera.errors import NotFoundError
 
 INPUT_LEASE_S = 24 * 3600.0
 """Inputs are safe from garbage collection for this long after the submission; a worker keeps its own copy of them."""
-
-_EXPERIMENT_STATES = {
-    State.FAILED: registry_pb2.EXPERIMENT_STATE_FAILED,
-    State.CANCELLED: registry_pb2.EXPERIMENT_STATE_CANCELLED,
-}
 
 
 class Registry:
@@ -41,12 +36,33 @@ class Registry:
                 field = f"spec.inputs[{index}].sha256"
                 raise NotFoundError(f"{field}: the registry has no blob {file.sha256}; upload it first", field=field) from error
 
-    async def close_experiment(self, task: Task) -> None:
-        """Note that a job ended without a version; workers that still believe in it can write no more.
+    async def settle(self, task: Task) -> int:
+        """Find out what came of a job that is to end without a version, and end its experiment accordingly; may be repeated.
+
+        A version moves the job's alias too, unless a person asked to stop.
+
+        Returns:
+            The version that a worker has made and could not report; 0 if there is none, and then there never will be.
 
         Raises:
+            StaleFenceError: The registry knows a later attempt.
+            FailedPreconditionError: The experiment has ended in another way.
             UnavailableError: The registry cannot be reached.
         """
-        # One above the last attempt: whoever was given up and comes back now finds its token stale.
+        # One above the last attempt, and before anybody looks: whoever was given up and comes back now finds its token stale.
         fence = Fence(key=f"job/{task.job_id}", token=task.attempt + 1)
-        await self._client.finish_experiment(task.experiment_id, _EXPERIMENT_STATES[task.state], error=task.error, fence=fence)
+        wanted = registry_pb2.Experiment(model=task.model, family=task.family, job_id=task.job_id)
+        experiment = await self._client.create_experiment(wanted, fence)
+        of_experiment = f'model = "{task.model}" AND experiment_id = "{experiment.id}"'
+        made = [version async for version in self._client.list_versions(filter=of_experiment, order_by="version")]
+        if not made:
+            state = registry_pb2.EXPERIMENT_STATE_CANCELLED if task.cancel_requested else registry_pb2.EXPERIMENT_STATE_FAILED
+            await self._client.finish_experiment(experiment.id, state, error=task.error, fence=fence)
+            return 0
+        version = made[0]  # workers make one; whatever follows is somebody's copy
+        if task.alias and not task.cancel_requested:
+            reason = f"job {task.job_id}"
+            await move_alias_once(self._client, task.model, task.alias, version.version, reason=reason, fence=fence)
+        succeeded = registry_pb2.EXPERIMENT_STATE_SUCCEEDED
+        await self._client.finish_experiment(experiment.id, succeeded, metrics=version.metrics, version=version.version, fence=fence)
+        return version.version

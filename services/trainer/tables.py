@@ -15,14 +15,19 @@ RowId = Annotated[int, mapped_column(sa.BigInteger().with_variant(sa.Integer, "s
 
 
 class State(enum.IntEnum):
-    """State of a job; the numbers are those of `JobState` on the wire."""
+    """State of a job; the numbers are those of `JobState` on the wire, where ENDING is not known."""
 
     QUEUED = 1
     RUNNING = 2
     SUCCEEDED = 3
     FAILED = 4
     CANCELLED = 5
+    ENDING = 100
+    """To end without a version, unless the registry has one of its experiment; shown as RUNNING until that is known."""
 
+
+OPEN = frozenset({State.QUEUED, State.RUNNING})
+"""States in which a job is tried."""
 
 ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 """States that a job never leaves."""
@@ -72,14 +77,12 @@ class Job(Table):
     entry_id: Mapped[str | None] = mapped_column(sa.String(64))  # in the stream; None: not there
     dispatch_time: Mapped[Int64]  # not before
     dead_letter_due: Mapped[bool]
-    experiment_due: Mapped[bool]  # the registry does not know yet that the job has ended without a version
 
     __table_args__ = (
         sa.Index("ix_jobs_state", "state", "row"),
         sa.Index("ix_jobs_model", "model", "row"),
         sa.Index("ix_jobs_entry_id", "entry_id"),
         sa.Index("ix_jobs_dead_letter_due", "dead_letter_due"),
-        sa.Index("ix_jobs_experiment_due", "experiment_due"),
     )
 
 

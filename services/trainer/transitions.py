@@ -61,10 +61,30 @@ def revive_attempt(job: Job, *, lease_until: int) -> None:
 
 
 def end_job(job: Job, state: State, *, now: int, version: int = 0, error: str = "") -> None:
-    """End a job for good, and note what the dispatcher has to do about it."""
-    job.state, job.version, job.error, job.finish_time = state, version, error, now
+    """End a job: for good, or, where a version may have come of it that nobody could report, until `settle_job`."""
+    job.error = error
+    if job.experiment_id and state is not State.SUCCEEDED:
+        job.state = State.ENDING
+    else:
+        _close_job(job, state, now=now, version=version)
+
+
+def settle_job(job: Job, version: int, *, now: int) -> None:
+    """End a job that is ENDING for good.
+
+    A version that exists (not 0) makes it SUCCEEDED, also where the last attempt was lost, or a person asked to stop too late.
+    """
+    if version:
+        _close_job(job, State.SUCCEEDED, now=now, version=version)
+    else:
+        _close_job(job, State.CANCELLED if job.cancel_requested else State.FAILED, now=now)
+
+
+def _close_job(job: Job, state: State, *, now: int, version: int = 0) -> None:
+    job.state, job.version, job.finish_time = state, version, now
     job.dead_letter_due = state is State.FAILED
-    job.experiment_due = state is not State.SUCCEEDED and bool(job.experiment_id)
+    if state is not State.FAILED:
+        job.error = ""
 
 
 def newest_number(job: Job) -> int:

@@ -77,7 +77,9 @@ class Child:
             time.sleep(0.02)
 
     def export(self) -> None:
-        artifact = Artifact(model=self.job["model"], changes={"family": self.job["family"], "architecture": self.job["architecture"]})
+        lineage = {"experiment_id": self.job["experiment_id"]}
+        changes = {"family": self.job["family"], "architecture": self.job["architecture"], "lineage": lineage}
+        artifact = Artifact(model=self.job["model"], changes=changes)
         directory = self.directory / "artifact"
         directory.mkdir()
         for path, data in artifact.files().items():

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from services.trainer.tables import Outcome, Table
+from services.trainer.tables import Outcome, State, Table
 from tessera.api.trainer.v1 import trainer_pb2 as pb
 from tessera.errors import FailedPreconditionError, NotFoundError, StaleFenceError
 from tests.fixtures.trainer import TrainerCore
@@ -141,7 +141,7 @@ def test_a_cancelled_job_tells_its_worker_and_ends_cancelled_however_the_attempt
 def test_an_ended_or_unknown_job_cannot_be_claimed(trainer_core: TrainerCore) -> None:
     job = trainer_core.submit()
     trainer_core.jobs.cancel(job.id)
-    with pytest.raises(FailedPreconditionError, match="has ended: CANCELLED"):
+    with pytest.raises(FailedPreconditionError, match="is over: CANCELLED"):
         trainer_core.attempts.claim(job.id, "w1", 1)
     with pytest.raises(NotFoundError, match="no job 'nope'"):
         trainer_core.attempts.claim("nope", "w1", 1)
@@ -151,6 +151,54 @@ def test_what_a_claim_finds_out_about_a_lost_attempt_is_kept_though_it_is_refuse
     job = trainer_core.submit(max_attempts=1)
     trainer_core.attempts.claim(job.id, "w1", 1)
     trainer_core.clock.advance(PAST_THE_LEASE)
-    with pytest.raises(FailedPreconditionError, match="has ended: FAILED"):
+    with pytest.raises(FailedPreconditionError, match="is over: FAILED"):
         trainer_core.attempts.claim(job.id, "w2", 2)
     assert trainer_core.jobs.get(job.id).error == "worker w1 was not heard of for 30 s (attempt 1 of 1)"
+
+
+@pytest.mark.parametrize(
+    ("cancelled", "version", "state", "error"),
+    [
+        (False, 0, pb.JOB_STATE_FAILED, "boom"),
+        (True, 0, pb.JOB_STATE_CANCELLED, ""),
+        (False, 7, pb.JOB_STATE_SUCCEEDED, ""),
+        (True, 7, pb.JOB_STATE_SUCCEEDED, ""),
+    ],
+)
+def test_a_job_with_an_experiment_ends_without_a_version_only_when_the_registry_knows_of_none(
+    trainer_core: TrainerCore, cancelled: bool, version: int, state: int, error: str
+) -> None:
+    job = trainer_core.submit()
+    trainer_core.attempts.claim(job.id, "w1", 1)
+    trainer_core.attempts.report(job.id, 1, experiment_id="e1")
+    if cancelled:
+        trainer_core.jobs.cancel(job.id)
+    ending = trainer_core.attempts.finish(job.id, 1, Outcome.PERMANENT, error="boom")
+    assert (ending.state, ending.error, ending.HasField("finish_time")) == (pb.JOB_STATE_RUNNING, "", False)
+    with pytest.raises(StaleFenceError, match="is over: ENDING"):
+        trainer_core.attempts.report(job.id, 1)
+    with pytest.raises(FailedPreconditionError, match="is over: ENDING"):
+        trainer_core.attempts.claim(job.id, "w2", 1)
+    assert trainer_core.jobs.cancel(job.id) == ending
+    assert trainer_core.jobs.list(state=State.RUNNING)[0] == [ending]
+    trainer_core.clock.advance(PAST_THE_LEASE)
+    assert trainer_core.attempts.lose_passed() == []
+    assert (trainer_core.outbox.list_to_withdraw(), trainer_core.outbox.list_dead_letters()) == ([], [])
+    assert [(task.job_id, task.attempt, task.cancel_requested) for task in trainer_core.outbox.list_ending()] == [(job.id, 1, cancelled)]
+    for _ in range(2):
+        trainer_core.jobs.settle(job.id, version)
+    ended = trainer_core.jobs.get(job.id)
+    assert (ended.state, ended.version, ended.error, ended.HasField("finish_time")) == (state, version, error, True)
+    assert trainer_core.outbox.list_ending() == []
+
+
+def test_a_job_that_waits_for_a_retry_is_cancelled_only_when_the_registry_knows_of_no_version(trainer_core: TrainerCore) -> None:
+    job = trainer_core.submit()
+    trainer_core.attempts.claim(job.id, "w1", 1)
+    trainer_core.attempts.report(job.id, 1, experiment_id="e1")
+    trainer_core.attempts.finish(job.id, 1, Outcome.RETRYABLE, error="boom")
+    assert trainer_core.jobs.cancel(job.id).state == pb.JOB_STATE_RUNNING
+    trainer_core.clock.advance(PAST_THE_LEASE)
+    assert trainer_core.outbox.list_to_dispatch() == []
+    trainer_core.jobs.settle(job.id, 0)
+    assert trainer_core.jobs.get(job.id).state == pb.JOB_STATE_CANCELLED

@@ -11,6 +11,7 @@ from services.trainer.outbox import Task
 from services.trainer.registry import Registry
 from services.trainer.tables import Outcome
 from services.trainer.watch import JobWatch
+from tessera.api.trainer.v1 import trainer_pb2 as pb
 from tessera.errors import UnavailableError
 from tessera.queue import WorkQueue, connect, training_queue
 from tests.fixtures.redis import RedisServer
@@ -18,16 +19,18 @@ from tests.fixtures.trainer import TrainerCore
 
 
 class FakeRegistry(Registry):
-    """Closes experiments in memory, or is away."""
+    """Knows one version at most, or is away."""
 
     def __init__(self) -> None:
         self.away = False
-        self.closed: list[tuple[str, str]] = []
+        self.version = 0
+        self.asked: list[tuple[str, int]] = []
 
-    async def close_experiment(self, task: Task) -> None:
+    async def settle(self, task: Task) -> int:
         if self.away:
             raise UnavailableError("away")
-        self.closed.append((task.experiment_id, task.state.name))
+        self.asked.append((task.job_id, task.attempt))
+        return self.version
 
 
 @pytest.fixture
@@ -108,7 +111,7 @@ async def test_the_entry_of_a_job_that_ended_is_withdrawn(
     assert await redis.xlen(queue.stream) == 0
 
 
-async def test_a_failure_becomes_one_dead_letter_and_its_experiment_is_closed_when_the_registry_is_back(
+async def test_a_failure_becomes_one_dead_letter_when_the_registry_is_back_and_knows_of_no_version(
     trainer_core: TrainerCore, dispatcher: Dispatcher, queue: WorkQueue, redis: Redis, registry: FakeRegistry
 ) -> None:
     job = trainer_core.submit(max_attempts=1)
@@ -117,12 +120,28 @@ async def test_a_failure_becomes_one_dead_letter_and_its_experiment_is_closed_wh
     trainer_core.clock.advance(timedelta(minutes=1))
     registry.away = True
     await dispatcher.reconcile()
+    assert await redis.xlen(queue.dead_stream) == 0
     registry.away = False
     for _ in range(2):
         await dispatcher.reconcile()
     [(_, letter)] = await redis.xrange(queue.dead_stream)
     assert (letter["job_id"], letter["reason"]) == (job.id, "worker w was not heard of for 30 s (attempt 1 of 1)")
-    assert registry.closed == [("e1", "FAILED")]
+    assert registry.asked == [(job.id, 1)]
+
+
+async def test_a_job_that_lost_its_last_attempt_has_succeeded_if_its_version_exists(
+    trainer_core: TrainerCore, dispatcher: Dispatcher, queue: WorkQueue, redis: Redis, registry: FakeRegistry
+) -> None:
+    job = trainer_core.submit(max_attempts=1)
+    await dispatcher.reconcile()
+    trainer_core.attempts.claim(job.id, "w", 1)
+    trainer_core.attempts.report(job.id, 1, experiment_id="e1")
+    trainer_core.clock.advance(timedelta(minutes=1))
+    registry.version = 5
+    await dispatcher.reconcile()
+    ended = trainer_core.jobs.get(job.id)
+    assert (ended.state, ended.version, ended.error) == (pb.JOB_STATE_SUCCEEDED, 5, "")
+    assert (await redis.xlen(queue.stream), await redis.xlen(queue.dead_stream)) == (0, 0)
 
 
 async def test_a_job_that_a_worker_claimed_while_it_was_dispatched_keeps_its_entry(

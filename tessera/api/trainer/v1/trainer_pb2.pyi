@@ -33,7 +33,7 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     JOB_STATE_QUEUED: _JobState.ValueType  # 1
     """Waiting for a worker, for the first time or for a retry."""
     JOB_STATE_RUNNING: _JobState.ValueType  # 2
-    """A worker holds it."""
+    """A worker holds it, or the last one is gone and the registry is still to be asked whether a version came of it."""
     JOB_STATE_SUCCEEDED: _JobState.ValueType  # 3
     """Ended with exactly one version."""
     JOB_STATE_FAILED: _JobState.ValueType  # 4
@@ -49,7 +49,7 @@ JOB_STATE_UNSPECIFIED: JobState.ValueType  # 0
 JOB_STATE_QUEUED: JobState.ValueType  # 1
 """Waiting for a worker, for the first time or for a retry."""
 JOB_STATE_RUNNING: JobState.ValueType  # 2
-"""A worker holds it."""
+"""A worker holds it, or the last one is gone and the registry is still to be asked whether a version came of it."""
 JOB_STATE_SUCCEEDED: JobState.ValueType  # 3
 """Ended with exactly one version."""
 JOB_STATE_FAILED: JobState.ValueType  # 4

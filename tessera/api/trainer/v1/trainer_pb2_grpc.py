@@ -101,6 +101,7 @@ class TrainerServiceServicer:
 
     def CancelJob(self, request, context):
         """CancelJob asks a job to stop. A queued job is CANCELLED at once, a running one within seconds. Cancelling a finished job changes nothing.
+        If the version was made before its worker stopped, the job is SUCCEEDED all the same, and the alias stays where it was.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

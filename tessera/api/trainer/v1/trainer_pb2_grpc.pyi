@@ -42,7 +42,9 @@ class TrainerServiceStub:
     ListJobs: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListJobsRequest, _trainer_pb2.ListJobsResponse]
     """ListJobs pages through the jobs, newest first."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CancelJobRequest, _trainer_pb2.CancelJobResponse]
-    """CancelJob asks a job to stop. A queued job is CANCELLED at once, a running one within seconds. Cancelling a finished job changes nothing."""
+    """CancelJob asks a job to stop. A queued job is CANCELLED at once, a running one within seconds. Cancelling a finished job changes nothing.
+    If the version was made before its worker stopped, the job is SUCCEEDED all the same, and the alias stays where it was.
+    """
     WatchJob: _grpc.UnaryStreamMultiCallable[_trainer_pb2.WatchJobRequest, _trainer_pb2.WatchJobResponse]
     """WatchJob streams the job as it stands, then every change and progress, until it has ended."""
 
@@ -60,7 +62,9 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     ListJobs: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListJobsRequest, _trainer_pb2.ListJobsResponse]  # type: ignore[assignment]
     """ListJobs pages through the jobs, newest first."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CancelJobRequest, _trainer_pb2.CancelJobResponse]  # type: ignore[assignment]
-    """CancelJob asks a job to stop. A queued job is CANCELLED at once, a running one within seconds. Cancelling a finished job changes nothing."""
+    """CancelJob asks a job to stop. A queued job is CANCELLED at once, a running one within seconds. Cancelling a finished job changes nothing.
+    If the version was made before its worker stopped, the job is SUCCEEDED all the same, and the alias stays where it was.
+    """
     WatchJob: _aio.UnaryStreamMultiCallable[_trainer_pb2.WatchJobRequest, _trainer_pb2.WatchJobResponse]  # type: ignore[assignment]
     """WatchJob streams the job as it stands, then every change and progress, until it has ended."""
 
@@ -105,7 +109,9 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.CancelJobResponse, _abc.Awaitable[_trainer_pb2.CancelJobResponse]]:
-        """CancelJob asks a job to stop. A queued job is CANCELLED at once, a running one within seconds. Cancelling a finished job changes nothing."""
+        """CancelJob asks a job to stop. A queued job is CANCELLED at once, a running one within seconds. Cancelling a finished job changes nothing.
+        If the version was made before its worker stopped, the job is SUCCEEDED all the same, and the alias stays where it was.
+        """
 
     @_abc_1.abstractmethod
     def WatchJob(
