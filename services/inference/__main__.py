@@ -27,6 +27,7 @@ def build_pool(settings: InferenceSettings, registry: RegistryClient) -> Pool:
         registry,
         cache_dir,
         [TASK],
+        cache_bytes=settings.cache_bytes,
         threads=settings.threads,
         instances=settings.instances,
         max_batch=settings.max_batch,

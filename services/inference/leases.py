@@ -1,7 +1,7 @@
 """Leases in the registry on what this server holds, so that nothing is deleted under it."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 
 import structlog
 
@@ -29,6 +29,8 @@ class Leases:
         self._ttl_s = ttl_s
         self._users: Counter[VersionKey] = Counter()
         self._ids: dict[VersionKey, str] = {}
+        # The registry has one lease for a holder and a version: a release must not overtake, or be overtaken by, an acquisition.
+        self._turns: defaultdict[VersionKey, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def acquire(self, model: str, version: int) -> None:
         """Hold a version.
@@ -47,11 +49,10 @@ class Leases:
     async def release(self, model: str, version: int) -> None:
         """Let go of a version. Without the registry the lease simply runs out."""
         self._users[model, version] -= 1
-        if self._users[model, version] > 0:
-            return
         try:
-            async with asyncio.timeout(RELEASE_TIMEOUT_S):
-                await self._registry.release_lease(self._ids.pop((model, version)))
+            async with asyncio.timeout(RELEASE_TIMEOUT_S), self._turns[model, version]:
+                if not self._users[model, version] and (lease := self._ids.pop((model, version), "")):
+                    await self._registry.release_lease(lease)
         except (TesseraError, TimeoutError) as error:
             log.warning("a lease could not be released and will run out", model=model, version=version, reason=str(error))
 
@@ -60,8 +61,7 @@ class Leases:
         while True:
             await asyncio.sleep(self._ttl_s / 3)
             for model, version in list(self._ids):
-                if self._users[model, version] > 0:  # it may have been let go of while another was renewed
-                    await self._keep(model, version)
+                await self._keep(model, version)
 
     async def _keep(self, model: str, version: int) -> None:
         try:
@@ -72,5 +72,7 @@ class Leases:
             log.warning("a lease could not be renewed", model=model, version=version, reason=error.message)
 
     async def _renew(self, model: str, version: int) -> None:
-        lease = await self._registry.acquire_lease(self._holder, self._ttl_s, model=model, version=version)
-        self._ids[model, version] = lease.lease_id
+        async with self._turns[model, version]:
+            if self._users[model, version]:  # it may have been let go of while this waited
+                lease = await self._registry.acquire_lease(self._holder, self._ttl_s, model=model, version=version)
+                self._ids[model, version] = lease.lease_id

@@ -2,22 +2,23 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
 from model_store.manifest import Manifest
-from model_store.version_files import materialize
+from model_store.version_files import materialize, prune
 from services.inference.batching import Batcher
 from services.inference.golden import Golden
 from services.inference.metrics import ModelMetrics
 from services.inference.runtimes import find_runtime
-from services.inference.runtimes.runtime import LoadedModel, RuntimeOptions
+from services.inference.runtimes.runtime import LoadedModel, Runtime, RuntimeOptions
 from services.inference.served import ServedModel, ServedTask
 from tessera.api.registry.v1 import registry_pb2
 from tessera.client.registry import RegistryClient
-from tessera.errors import DataLossError, FailedPreconditionError
+from tessera.errors import DataLossError, FailedPreconditionError, TesseraError
 
 log = structlog.get_logger()
 
@@ -28,6 +29,7 @@ class Loader:
     Args:
         registry: Where versions come from.
         cache_dir: Where their files are kept.
+        cache_bytes: Most bytes of versions that are not loaded.
         tasks: Those that this server can serve.
         threads: Threads that one batch may use.
         instances: Batches of a version computed at the same time.
@@ -41,6 +43,7 @@ class Loader:
         cache_dir: Path,
         tasks: Iterable[ServedTask],
         *,
+        cache_bytes: int,
         threads: int,
         instances: int,
         max_batch: int,
@@ -48,6 +51,7 @@ class Loader:
     ) -> None:
         self._registry = registry
         self._cache_dir = cache_dir
+        self._cache_bytes = cache_bytes
         self._tasks = {task.name: task for task in tasks}
         self._options = RuntimeOptions(threads=threads)
         self._instances = instances
@@ -65,18 +69,27 @@ class Loader:
         """
         version = await self._registry.get_version(model, version=number)
         manifest = self._check(version)
-        load = find_runtime(manifest.runtime)
-        directory = await materialize(self._registry.stub, manifest, self._cache_dir)
+        runtime = find_runtime(manifest.runtime)
         max_rows = _max_rows(manifest, self._max_batch)
-        loaded = await asyncio.to_thread(load, manifest, directory, self._options)
+        files = await materialize(self._registry.stub, manifest, self._cache_dir, roles={"golden", *runtime.ROLES})
         try:
-            await asyncio.to_thread(_prove, loaded, Golden.load(manifest, directory), max_rows)
+            loaded = await _to_its_end(lambda: _proven(runtime, manifest, files.folder, self._options, max_rows))
         except BaseException:
-            await asyncio.to_thread(loaded.close)
+            files.close()
             raise
         metrics = ModelMetrics.of(model)
         batcher = Batcher(loaded.run, metrics, max_rows=max_rows, queue_size=self._queue_size, instances=self._instances)
-        return ServedModel(manifest, number, version.digest, loaded, batcher)
+        return ServedModel(manifest, number, version.digest, loaded, batcher, release=files.close)
+
+    async def prune(self) -> None:
+        """Remove files of versions that are not loaded, as far as they take up more than they may."""
+        try:
+            removed = await asyncio.to_thread(prune, self._cache_dir, self._cache_bytes)
+        except TesseraError as error:
+            log.warning("the cache could not be cleaned up", reason=error.message)
+        else:
+            if removed:
+                log.info("versions removed from the cache", versions=removed)
 
     def _check(self, version: registry_pb2.Version) -> Manifest:
         """Return the manifest of a version that this server can serve."""
@@ -108,7 +121,25 @@ def _max_rows(manifest: Manifest, limit: int) -> int:
     raise FailedPreconditionError("the first axis of every input and output must be the batch: -1, or 1 in all of them")
 
 
-def _prove(loaded: LoadedModel, golden: Golden, max_rows: int) -> None:
-    """Warm up and check; blocking."""
-    golden.warm_up(loaded.run, max_rows)
-    golden.check(loaded.run, max_rows)
+async def _to_its_end(load: Callable[[], LoadedModel]) -> LoadedModel:
+    """Load in a thread; if the caller is cancelled, wait for the thread, which cannot be stopped, and unload what it has loaded."""
+    loading = asyncio.ensure_future(asyncio.to_thread(load))
+    try:
+        return await asyncio.shield(loading)
+    except asyncio.CancelledError:
+        with suppress(Exception):
+            await asyncio.to_thread((await loading).close)
+        raise
+
+
+def _proven(runtime: Runtime, manifest: Manifest, directory: Path, options: RuntimeOptions, max_rows: int) -> LoadedModel:
+    """Load a version, warm it up and check its golden example; blocking."""
+    golden = Golden.load(manifest, directory)
+    loaded = runtime.load(manifest, directory, options)
+    try:
+        golden.warm_up(loaded.run, max_rows)
+        golden.check(loaded.run, max_rows)
+    except BaseException:
+        loaded.close()
+        raise
+    return loaded

@@ -31,6 +31,9 @@ class Loads(Protocol):
     async def load(self, model: str, number: int) -> ServedModel:
         """Fetch, verify, load and prove a version, or raise a TesseraError."""
 
+    async def prune(self) -> None:
+        """Remove files that are not needed any more; raises nothing."""
+
 
 class Pool:
     """Keeps loaded what it should be, and swaps versions so that no request is lost.
@@ -61,14 +64,16 @@ class Pool:
 
     async def start(self) -> None:
         """Begin to follow the registry; `check` tells when the first versions are loaded."""
+        await self._loader.prune()
         self._spawn(self._follow())
         self._spawn(self._leases.keep())
 
     async def stop(self) -> None:
         """Stop following and unload everything. No request may be in flight."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
         self._active.clear()
         for slot in list(self._slots.values()):
             self._retire(slot)
@@ -78,7 +83,8 @@ class Pool:
         """Raise UnavailableError until the registry was read once and everything that it named then is loaded or has failed."""
         if not self._catalogue.caught_up:
             raise UnavailableError("the registry has not been read yet")
-        loading = [f"{slot.model} version {slot.version}" for slot in self._slots.values() if slot.state is State.LOADING]
+        first = (slot for slot in self._slots.values() if slot.state is State.LOADING and slot.attempt == 1)
+        loading = [f"{slot.model} version {slot.version}" for slot in first]
         if loading and not self._ready:
             raise UnavailableError(f"loading {', '.join(loading)}")
         self._ready = True
@@ -98,9 +104,9 @@ class Pool:
             slot = self._by_number(selector) if selector.WhichOneof("selector") == "version" else self._by_alias(selector)
             if slot.served and slot.state is State.READY:
                 return slot.served
-            await slot.settled.wait()
             if slot.error:
                 raise type(slot.error)(f"{slot.model} version {slot.version} cannot be served: {slot.error.message}")
+            await slot.settled.wait()  # the alias may name another version by then
 
     def slots(self, model: str = "") -> list[tuple[Slot, list[str]]]:
         """Return every version here, of one model or of all, with the aliases under which it answers; sorted by model and version."""
@@ -190,6 +196,7 @@ class Pool:
             self._activate(slot, slot.served)
         elif slot.error:
             log.error("version refused", model=slot.model, version=slot.version, reason=slot.error.message)
+            self._spawn(self._loader.prune())
             if is_interruption(slot.error):
                 self._spawn(self._retry(slot))
         self._tidy()
@@ -225,7 +232,7 @@ class Pool:
         """Let go of what no alias needs, but for the few that were asked for by number last."""
         needed = self._needed()
         spare = [slot for key, slot in self._slots.items() if key not in needed and slot.state is not State.LOADING]
-        recent = sorted((slot for slot in spare if slot.on_demand and slot.served), key=lambda slot: -slot.used)[: self._max_on_demand]
+        recent = sorted((slot for slot in spare if slot.on_demand and slot.served), key=lambda slot: -slot.last_used)[: self._max_on_demand]
         for slot in spare:
             if slot not in recent and not (slot.on_demand and slot.failed_within(RETRY_FAILED_S)):
                 self._retire(slot)
@@ -244,11 +251,15 @@ class Pool:
             self._draining[slot] = asyncio.create_task(self._unload(slot, slot.served))
 
     async def _unload(self, slot: Slot, served: ServedModel) -> None:
-        await served.close()
+        try:
+            await served.close()
+        except Exception:  # whatever a runtime raises, nobody uses the version any more
+            log.exception("a version could not be unloaded properly", model=slot.model, version=slot.version)
         slot.served = None
         await self._leases.release(slot.model, slot.version)
         del self._draining[slot]
         log.info("version unloaded", model=slot.model, version=slot.version)
+        await self._loader.prune()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

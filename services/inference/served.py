@@ -40,9 +40,12 @@ class ServedModel:
         digest: sha256 of the manifest as stored.
         loaded: From the runtime.
         batcher: Its queue.
+        release: Lets go of its files; called when it has been unloaded.
     """
 
-    def __init__(self, manifest: Manifest, version: int, digest: str, loaded: LoadedModel, batcher: Batcher) -> None:
+    def __init__(
+        self, manifest: Manifest, version: int, digest: str, loaded: LoadedModel, batcher: Batcher, *, release: Callable[[], None]
+    ) -> None:
         self.manifest = manifest
         self.model = manifest.model
         self.version = version
@@ -51,6 +54,7 @@ class ServedModel:
         self.in_flight = 0
         self._loaded = loaded
         self._batcher = batcher
+        self._release = release
         self._unused = asyncio.Event()
         self._unused.set()
 
@@ -72,7 +76,10 @@ class ServedModel:
         """Wait until nobody uses it, then unload it. Nobody may begin to use it meanwhile."""
         await self._unused.wait()
         await self._batcher.close()
-        await asyncio.to_thread(self._loaded.close)
+        try:
+            await asyncio.to_thread(self._loaded.close)
+        finally:
+            self._release()
 
 
 class State(enum.Enum):
@@ -126,3 +133,8 @@ class Slot:
     def failed_within(self, seconds: float) -> bool:
         """Tell whether it FAILED, and not longer ago than this."""
         return self.error is not None and time.monotonic() - self.finished <= seconds
+
+    @property
+    def last_used(self) -> float:
+        """When it was asked for or became ready: whoever waited for that has not used it yet."""
+        return max(self.used, self.finished)

@@ -41,7 +41,10 @@ class InferenceSettings(ServerSettings):
     )
     registry_address: str = Field("127.0.0.1:8010", description="The registry, host:port.")
     registry: ClientSettings = Field(default_factory=ClientSettings, description="How to reach the registry.")
-    cache_dir: Path = Field(Path("~/.tessera/cache"), description="Where the files of versions are kept.")
+    cache_dir: Path = Field(Path("~/.tessera/cache"), description="Where the files of versions are kept; several servers may share it.")
+    cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        10 << 30, description="Most bytes of versions that are not loaded; those that were used longest ago are removed first."
+    )
     max_batch: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="Most rows that are computed together.")
     queue_size: Count = Field(1024, description="Most requests that wait for a version; more are refused.")
     threads: Count = Field(1, description="Threads that one batch may use.")

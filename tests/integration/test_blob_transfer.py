@@ -1,4 +1,4 @@
-"""Blobs between a client and a real registry, by stream (local store) and by presigned URL (S3), and the cache of a version's files."""
+"""Blobs between a client and a real registry, by stream (local store) and by presigned URL (S3)."""
 
 import asyncio
 import os
@@ -12,13 +12,10 @@ import pytest
 from minio.commonconfig import CopySource
 
 from model_store.local import LocalStore
-from model_store.manifest import Manifest
 from model_store.store import BlobStore
-from model_store.version_files import materialize
 from tessera.blob_files import CHUNK_BYTES
 from tessera.blobs import BlobRef, download_file, upload_bytes, upload_file
 from tessera.errors import DataLossError, InvalidArgumentError, NotFoundError, UnavailableError
-from tests.fixtures.artifacts import Artifact
 from tests.fixtures.flaky import FlakyProxy, flaky_proxy
 from tests.fixtures.registry import RegistryServer, serve_registry
 from tests.fixtures.s3 import SERVERS, S3Server, own_bucket
@@ -201,56 +198,3 @@ async def test_a_store_that_stays_busy_is_unavailable(flaky: RegistryServer, pro
         await download_file(flaky.stub, ref, tmp_path / "d" / "file")
     proxy.faults.clear()
     assert below(tmp_path / "d") == []
-
-
-async def a_version(case: Case) -> tuple[Manifest, dict[str, bytes]]:
-    artifact = Artifact()
-    for data in artifact.files().values():
-        await upload_bytes(case.stub, data)
-    return Manifest.parse(artifact.manifest()), artifact.files()
-
-
-async def test_the_files_of_a_version_lie_where_its_manifest_says(case: Case, tmp_path: Path) -> None:
-    manifest, files = await a_version(case)
-    folder = await materialize(case.stub, manifest, tmp_path / "cache")
-    assert folder == tmp_path / "cache" / manifest.digest()
-    assert {str(path.relative_to(folder)): path.read_bytes() for path in below(folder)} == files
-
-
-async def test_files_that_are_there_need_no_registry(case: Case, tmp_path: Path) -> None:
-    manifest, files = await a_version(case)
-    await materialize(case.stub, manifest, tmp_path / "cache")
-    async with grpc.aio.insecure_channel("127.0.0.1:1") as nowhere:
-        folder = await materialize(type(case.stub)(nowhere), manifest, tmp_path / "cache")
-    assert len(below(folder)) == len(files)
-
-
-@pytest.mark.parametrize("damage", ["flipped", "short", "removed", "folder"])
-async def test_a_damaged_file_in_the_cache_is_fetched_again(case: Case, tmp_path: Path, damage: str) -> None:
-    manifest, files = await a_version(case)
-    path = await materialize(case.stub, manifest, tmp_path / "cache") / "weights.safetensors"
-    data = files["weights.safetensors"]
-    if damage in ("removed", "folder"):
-        path.unlink()
-    if damage == "folder":
-        path.parent.rename(tmp_path / "moved away")
-    if damage in ("flipped", "short"):
-        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if damage == "flipped" else data[:-1])
-    await materialize(case.stub, manifest, tmp_path / "cache")
-    assert path.read_bytes() == data
-
-
-async def test_many_calls_for_one_version_at_once_are_safe(case: Case, tmp_path: Path) -> None:
-    manifest, files = await a_version(case)
-    folders = await asyncio.gather(*(materialize(case.stub, manifest, tmp_path / "cache") for _ in range(10)))
-    assert len(set(folders)) == 1
-    assert {str(path.relative_to(folders[0])): path.read_bytes() for path in below(folders[0])} == files
-
-
-async def test_a_version_whose_file_is_damaged_in_the_store_is_data_loss(case: Case, tmp_path: Path) -> None:
-    manifest, files = await a_version(case)
-    data = files["weights.safetensors"]
-    case.overwrite(BlobRef.of_bytes(data), bytes(len(data)))
-    with pytest.raises(DataLossError):
-        await materialize(case.stub, manifest, tmp_path / "cache")
-    assert not (tmp_path / "cache" / manifest.digest() / "weights.safetensors").exists()

@@ -73,12 +73,20 @@ class Loaded:
 
     def __init__(self) -> None:
         self.closed = False
+        self.released = False
+        self.failure: Exception | None = None
 
     def run(self, inputs: Tensors) -> Tensors:
         return inputs
 
     def close(self) -> None:
         self.closed = True
+        if self.failure:
+            raise self.failure
+
+    def release(self) -> None:
+        assert self.closed
+        self.released = True
 
 
 class FakeLoader:
@@ -89,6 +97,7 @@ class FakeLoader:
         self.failures: dict[tuple[str, int], list[Exception]] = {}
         self.loads: list[tuple[str, int]] = []
         self.memory: dict[tuple[str, int], Loaded] = {}
+        self.prunes = 0
 
     async def load(self, model: str, number: int) -> ServedModel:
         key = (model, number)
@@ -99,7 +108,10 @@ class FakeLoader:
             raise failures.pop(0)
         loaded = self.memory[key] = Loaded()
         batcher = Batcher(loaded.run, ModelMetrics.of(model), max_rows=1, queue_size=1, instances=1)
-        return ServedModel(manifest_of(model, FILES), number, "digest", loaded, batcher)
+        return ServedModel(manifest_of(model, FILES), number, "digest", loaded, batcher, release=loaded.release)
+
+    async def prune(self) -> None:
+        self.prunes += 1
 
 
 class World:
@@ -126,7 +138,7 @@ async def world() -> AsyncIterator[World]:
     yield made
     await made.pool.stop()
     assert not +made.leases.held
-    assert all(loaded.closed for loaded in made.loader.memory.values())
+    assert all(loaded.released for loaded in made.loader.memory.values())
 
 
 async def test_a_version_that_was_overtaken_while_it_loaded_is_let_go_of(world: World) -> None:
@@ -254,3 +266,114 @@ async def test_before_the_registry_was_read_requests_are_told_to_come_back() -> 
     with pytest.raises(UnavailableError) as refused:
         await world.find("m")
     assert refused.value.retry_after_s
+
+
+async def test_an_alias_that_is_set_while_its_version_loads_on_demand_answers_when_that_is_ready(world: World) -> None:
+    gate = world.loader.gates["m", 3] = asyncio.Event()
+    asked = asyncio.create_task(world.find("m", version=3))
+    await until(lambda: world.loader.loads == [("m", 3)])
+    for alias in ("champion", "candidate"):
+        world.catalogue.set("m", alias, 3)
+    waiting = asyncio.create_task(world.find("m"))
+    gate.set()
+    assert await asked is await waiting
+    assert world.answering() == {("m", "champion"): 3, ("m", "candidate"): 3}
+    assert world.loader.loads == [("m", 3)]
+
+
+async def test_an_alias_that_is_deleted_while_its_version_loads_leaves_nothing(world: World) -> None:
+    gate = world.loader.gates["m", 1] = asyncio.Event()
+    world.catalogue.set("m", "champion", 1)
+    await until(lambda: world.loader.loads == [("m", 1)])
+    waiting = asyncio.create_task(world.find("m"))
+    await asyncio.sleep(0)
+    world.catalogue.set("m", "champion", None)
+    gate.set()
+    with pytest.raises(NotFoundError, match="no alias 'champion'"):
+        await waiting
+    await until(lambda: world.states() == {})
+    assert world.loader.memory["m", 1].released
+
+
+async def test_who_waits_for_an_alias_gets_the_version_that_it_names_in_the_end(world: World) -> None:
+    gate = world.loader.gates["m", 1] = asyncio.Event()
+    world.loader.failures["m", 1] = [FailedPreconditionError("wrong")]
+    world.catalogue.set("m", "champion", 1)
+    await until(lambda: world.loader.loads == [("m", 1)])
+    waiting = asyncio.create_task(world.find("m"))
+    await asyncio.sleep(0)
+    world.catalogue.set("m", "champion", 2)
+    gate.set()
+    assert (await waiting).version == 2
+
+
+async def test_one_who_asked_long_ago_gets_its_version_although_others_were_asked_for_since(world: World) -> None:
+    gate = world.loader.gates["m", 1] = asyncio.Event()
+    patient = asyncio.create_task(world.find("m", version=1))
+    await until(lambda: world.loader.loads == [("m", 1)])
+    await world.find("m", version=2)
+    await world.find("m", version=2)
+    gate.set()
+    assert (await patient).version == 1
+    assert world.loader.loads == [("m", 1), ("m", 2)]
+
+
+async def test_a_version_that_is_tried_again_and_again_does_not_keep_the_server_from_being_ready() -> None:
+    world = World()
+    world.loader.failures["m", 1] = [UnavailableError("away")]
+    await world.pool.start()
+    world.catalogue.set("m", "champion", 1)
+    world.catalogue.set("n", "champion", 1)
+    await until(lambda: world.states() == {("m", 1): "FAILED", ("n", 1): "READY"})
+    world.loader.gates["m", 1] = asyncio.Event()
+    await until(lambda: world.loader.loads.count(("m", 1)) == 2)
+    assert world.states()["m", 1] == "LOADING"
+    await world.pool.check()
+    await world.pool.stop()
+
+
+async def test_many_versions_that_fail_do_not_hold_up_the_one_that_does_not(world: World) -> None:
+    for number in range(1, 30):
+        world.loader.failures["m", number] = [FailedPreconditionError("wrong")]
+        world.catalogue.set("m", f"alias-{number}", number)
+    world.catalogue.set("n", "champion", 1)
+    await until(lambda: world.answering() == {("n", "champion"): 1})
+    await until(lambda: Counter(world.states().values()) == {"FAILED": 29, "READY": 1})
+    await world.pool.check()
+
+
+async def test_stopping_while_versions_load_waits_for_nothing_and_holds_nothing() -> None:
+    world = World()
+    for number in (1, 2, 3):  # one more than are loaded at once
+        world.loader.gates["m", number] = asyncio.Event()
+    await world.pool.start()
+    world.catalogue.set("m", "champion", 1)
+    asked = [asyncio.create_task(world.find("m", version=number)) for number in (2, 3)]
+    await until(lambda: len(world.loader.loads) == 2)
+    for task in asked:  # as the server does before the pool is stopped
+        task.cancel()
+    async with asyncio.timeout(5):
+        await world.pool.stop()
+    assert world.states() == {}
+    assert not +world.leases.held
+
+
+async def test_a_version_that_cannot_be_unloaded_properly_is_let_go_of_all_the_same(world: World) -> None:
+    world.catalogue.set("m", "champion", 1)
+    await until(lambda: world.answering() == {("m", "champion"): 1})
+    world.loader.memory["m", 1].failure = RuntimeError("the process has gone")
+    world.catalogue.set("m", "champion", None)
+    await until(lambda: world.states() == {})
+    assert not +world.leases.held
+
+
+async def test_the_cache_is_pruned_at_the_start_after_an_unload_and_after_a_failure(world: World) -> None:
+    assert world.loader.prunes == 1
+    world.loader.failures["n", 1] = [FailedPreconditionError("wrong")]
+    world.catalogue.set("n", "champion", 1)
+    await until(lambda: world.loader.prunes == 2)
+    world.catalogue.set("m", "champion", 1)
+    await until(lambda: world.answering() == {("m", "champion"): 1})
+    assert world.loader.prunes == 2
+    world.catalogue.set("m", "champion", None)
+    await until(lambda: world.loader.prunes == 3)

@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 from typing import cast
 
-from services.inference.runtimes.runtime import Load
+from services.inference.runtimes.runtime import Runtime
 from tessera.errors import FailedPreconditionError
 
 
@@ -13,8 +13,8 @@ def known_runtimes() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "runtime")
 
 
-def find_runtime(name: str) -> Load:
-    """Return the function that loads models for a runtime; its libraries are imported here, not before.
+def find_runtime(name: str) -> Runtime:
+    """Return a runtime; its libraries are imported here, not before.
 
     Args:
         name: As in the manifest, for example `onnxruntime`.
@@ -24,4 +24,4 @@ def find_runtime(name: str) -> Load:
     """
     if name not in known_runtimes():
         raise FailedPreconditionError(f"the version asks for the runtime {name!r}; this server has {', '.join(known_runtimes())}")
-    return cast(Load, importlib.import_module(f"{__name__}.{name}").load)
+    return cast(Runtime, importlib.import_module(f"{__name__}.{name}"))

@@ -6,12 +6,15 @@ from pathlib import Path
 import onnxruntime as ort
 import structlog
 
+from model_store.artifact_files import Role
 from model_store.manifest import Manifest, TensorSpec
 from services.inference.runtimes.runtime import RuntimeOptions, Tensors
 from tessera.errors import FailedPreconditionError
 
 log = structlog.get_logger()
 
+ROLES: tuple[Role, ...] = ("graph",)
+"""The graph holds its weights."""
 PREFERRED_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 DATA_TYPES = {
     "tensor(bool)": "BOOL",

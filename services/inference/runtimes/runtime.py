@@ -1,10 +1,10 @@
 """What a runtime is: the one thing that a new one has to provide.
 
-A runtime is a module beside this one with a function `load` of the type `Load`. Its file name is the name under which manifests ask
-for it; nothing else has to be changed to add one.
+A runtime is a module beside this one with what `Runtime` lists. Its file name is the name under which manifests ask for it; nothing else
+has to be changed to add one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.artifact_files import Role
 from model_store.manifest import Manifest
 
 Tensors = Mapping[str, NDArray[np.generic]]
@@ -49,10 +50,13 @@ class RuntimeOptions:
     threads: int = 1
 
 
-class Load(Protocol):
-    """The function `load` of a runtime module."""
+class Runtime(Protocol):
+    """A module of this package."""
 
-    def __call__(self, manifest: Manifest, directory: Path, options: RuntimeOptions) -> LoadedModel:
+    ROLES: Collection[Role]
+    """Roles of the files that `load` reads; others are not fetched."""
+
+    def load(self, manifest: Manifest, directory: Path, options: RuntimeOptions) -> LoadedModel:
         """Load a version whose files lie, verified, under `directory`.
 
         Raises:
