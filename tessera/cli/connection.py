@@ -70,7 +70,8 @@ class Connection:
 
         from tessera.client import Client
 
-        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for results
+        # Stdout is for results. The stream is looked up for each line: it may have been replaced and closed since.
+        structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
         return Client(**self.addresses(), settings=self.settings())
 
 
