@@ -1,5 +1,9 @@
 """Fixtures shared by all tests; each module under tests/fixtures starts real servers of one kind."""
 
+from collections.abc import Iterator
+
+import pytest
+import structlog
 from hypothesis import settings
 
 # A deadline for one example would fail on a busy machine.
@@ -15,3 +19,10 @@ pytest_plugins = [
     "tests.fixtures.inference",
     "tests.fixtures.family",
 ]
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """Undo what a test, or a program that it called in this process, told structlog."""
+    yield
+    structlog.reset_defaults()
