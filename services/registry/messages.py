@@ -1,5 +1,7 @@
 """From rows to the messages of the contract."""
 
+from collections.abc import Iterable, Mapping
+
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 
@@ -23,6 +25,15 @@ def model_message(row: tables.Model) -> pb.Model:
 
 def version_message(row: tables.Version, *, manifest: bytes = b"") -> pb.Version:
     """Return a version, without its manifest unless it is given."""
+    metrics = {key: metric.value for key, metric in row.metrics.items()}
+    tags = {key: tag.value for key, tag in row.tags.items()}
+    return listed_version_message(row, metrics=metrics, tags=tags, aliases=[alias.name for alias in row.aliases], manifest=manifest)
+
+
+def listed_version_message(
+    row: tables.Version, *, metrics: Mapping[str, float], tags: Mapping[str, str], aliases: Iterable[str], manifest: bytes = b""
+) -> pb.Version:
+    """Return a version whose labels and aliases were read for the whole page."""
     return pb.Version(
         model=row.model,
         version=row.number,
@@ -31,9 +42,9 @@ def version_message(row: tables.Version, *, manifest: bytes = b"") -> pb.Version
         manifest_json=manifest,
         family=row.family,
         architecture=row.architecture,
-        metrics={key: metric.value for key, metric in row.metrics.items()},
-        tags={key: tag.value for key, tag in row.tags.items()},
-        aliases=[alias.name for alias in row.aliases],
+        metrics=metrics,
+        tags=tags,
+        aliases=aliases,
         size_bytes=row.size_bytes,
         experiment_id=row.experiment_id,
         create_time=to_timestamp(row.create_time),

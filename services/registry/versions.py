@@ -1,10 +1,11 @@
 """Versions: immutable, verified artifacts of a model."""
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, raiseload
 
 from model_store.manifest import Manifest
 from model_store.store import BlobStore
@@ -16,8 +17,8 @@ from services.registry.find import check_fence, find_model, find_ready, select_v
 from services.registry.kinds import INTEGER, NUMBER, TEXT, TIME, one_of
 from services.registry.leases import version_holders
 from services.registry.listing import Field, LabelField, Listing
-from services.registry.messages import version_message
-from services.registry.tables import State, Version, VersionFile, VersionMetric, VersionTag
+from services.registry.messages import listed_version_message, version_message
+from services.registry.tables import Alias, State, Version, VersionFile, VersionMetric, VersionTag
 from services.registry.times import Clock, now, to_datetime
 from services.registry.tokens import PageRequest
 from tessera.api.common.v1 import common_pb2
@@ -29,6 +30,8 @@ from tessera.sql import reading
 MAX_MANIFEST_BYTES = 1 << 20
 """Largest manifest that is registered, bytes."""
 
+METRICS = LabelField(VersionMetric, NUMBER)
+TAGS = LabelField(VersionTag, TEXT)
 LISTING = Listing(
     Version,
     {
@@ -41,7 +44,7 @@ LISTING = Listing(
         "size_bytes": Field(Version.size_bytes, INTEGER),
         "create_time": Field(Version.create_time, TIME),
     },
-    {"metrics": LabelField(VersionMetric, NUMBER), "tags": LabelField(VersionTag, TEXT)},
+    {"metrics": METRICS, "tags": TAGS},
 )
 
 
@@ -112,8 +115,8 @@ class Versions:
         with reading(self._engine) as session:
             if model:
                 query = query.where(Version.model == find_model(session, model, "model").name)
-            rows, token = LISTING.page(session, query, request, scope=model)
-            return pb.ListVersionsResponse(versions=[version_message(row) for row in rows], next_page_token=token)
+            rows, token = LISTING.page(session, query.options(raiseload("*")), request, scope=model)
+            return pb.ListVersionsResponse(versions=_messages(session, rows), next_page_token=token)
 
     def update(self, model: str, number: int, new_tags: Mapping[str, str], remove: Iterable[str]) -> pb.Version:
         """Change the tags. Raises NotFoundError, or FailedPreconditionError if the version is retired."""
@@ -211,6 +214,15 @@ def _check_manifest(model: str, manifest_json: bytes) -> Manifest:
 
 def _manifest(session: Session, row: Version) -> bytes:
     return session.execute(sa.select(Version.manifest).where(Version.id == row.id)).scalar_one()
+
+
+def _messages(session: Session, rows: Sequence[Version]) -> list[pb.Version]:
+    ids = [row.id for row in rows]
+    metrics, tags = METRICS.of(session, ids), TAGS.of(session, ids)
+    aliases: dict[int, list[str]] = defaultdict(list)
+    for owner, name in session.execute(sa.select(Alias.version_id, Alias.name).where(Alias.version_id.in_(ids))):
+        aliases[owner].append(name)
+    return [listed_version_message(row, metrics=metrics[row.id], tags=tags[row.id], aliases=sorted(aliases[row.id])) for row in rows]
 
 
 def _tags(tags: Mapping[str, str]) -> dict[str, VersionTag]:

@@ -1,17 +1,14 @@
 """Lists: filters, orders and pages, on SQLite and on PostgreSQL."""
 
 import itertools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
-import sqlalchemy as sa
 
 from services.registry.tokens import PageRequest
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.errors import InvalidArgumentError, NotFoundError
 from tests.fixtures.artifacts import Artifact
-from tests.fixtures.many_versions import fill
 from tests.fixtures.registry import RegistryCore
 
 COUNT = 12
@@ -141,59 +138,3 @@ def test_a_token_of_another_list_is_refused(small: RegistryCore) -> None:
             small.registry.versions.page(model, request)
     with pytest.raises(NotFoundError):
         small.registry.versions.page("nothing", PageRequest())
-
-
-@contextmanager
-def statements(core: RegistryCore) -> Iterator[list[tuple[str, object]]]:
-    """Gather the SELECTs that are run."""
-    seen: list[tuple[str, object]] = []
-
-    def gather(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
-        if statement.startswith("SELECT"):
-            seen.append((statement, parameters))
-
-    sa.event.listen(core.engine, "before_cursor_execute", gather)
-    yield seen
-    sa.event.remove(core.engine, "before_cursor_execute", gather)
-
-
-def plan(core: RegistryCore, statement: str, parameters: object) -> str:
-    prefix = "EXPLAIN QUERY PLAN " if core.engine.dialect.name == "sqlite" else "EXPLAIN "
-    with core.engine.connect() as connection:
-        return "\n".join(str(row) for row in connection.exec_driver_sql(prefix + statement, parameters))
-
-
-QUERIES = [
-    PageRequest(),
-    PageRequest(order_by="create_time desc"),
-    PageRequest(order_by="metrics.top1 desc"),
-    PageRequest(order_by="metrics.top1 desc", filter="metrics.top1 >= 0.9"),
-    PageRequest(filter="metrics.top1 >= 0.999"),
-    PageRequest(filter='tags.site = "site-7"', order_by="size_bytes"),
-    PageRequest(filter='family = "family-3"', order_by="version desc"),
-]
-
-
-def test_no_page_of_a_large_registry_reads_the_whole_table_or_takes_many_statements(core: RegistryCore) -> None:
-    fill(core.engine, 4000)
-    for request in QUERIES:
-        with statements(core) as seen:
-            first = core.registry.versions.page("", request)
-            assert first.versions
-            half = PageRequest(100, first.next_page_token, request.filter, request.order_by)
-            core.registry.versions.page("", half if first.next_page_token else request)
-        assert len(seen) <= 10, "the number of statements does not depend on the number of rows"
-        for statement, parameters in seen:
-            found = plan(core, statement, parameters)
-            assert "SCAN versions\n" not in found + "\n", f"{request}\n{statement}\n{found}"
-            assert "SCAN version_metrics\n" not in found + "\n", f"{request}\n{statement}\n{found}"
-
-
-def test_a_page_of_events_is_read_by_its_revisions(core: RegistryCore) -> None:
-    fill(core.engine, 4000)
-    for model in ("", "model-007"):
-        with statements(core) as seen:
-            events, newest = core.registry.changes.after(2000, model, 100)
-        assert (len(events), newest, events[0].revision > 2000) == (100, 4000, True)
-        found = "\n".join(plan(core, *statement) for statement in seen if "events" in statement[0])
-        assert "SEARCH events" in found or "Index Scan" in found, found
