@@ -20,7 +20,7 @@ from services.trainer.outbox import Outbox
 from services.trainer.registry import Registry
 from services.trainer.watch import JobWatch
 from tessera import telemetry
-from tessera.errors import FailedPreconditionError, StaleFenceError, TesseraError
+from tessera.errors import FailedPreconditionError, NotFoundError, StaleFenceError, TesseraError
 from tessera.queue import WorkQueue
 
 log = structlog.get_logger()
@@ -34,7 +34,7 @@ class Dispatcher:
         families: The families, whose queues are measured.
         attempts: The leases.
         outbox: What is to be done.
-        registry: Where experiments and versions are.
+        registry: Where inputs, experiments and versions are.
         watch: To be told of attempts that were lost and jobs that ended.
         queue_of: Answers the queue of a family.
         interval_s: Time between two passes, seconds.
@@ -87,7 +87,11 @@ class Dispatcher:
 
     async def reconcile(self) -> None:
         """Make one pass. A step that fails is logged and tried again with the next pass; the others go on."""
-        for step in (self._lose, self._find_missing, self._dispatch, self._settle, self._withdraw, self._bury, self._measure):
+        steps = (
+            *(self._lose, self._find_missing, self._dispatch, self._settle, self._withdraw, self._bury),
+            *(self._hold_inputs, self._release_inputs, self._measure),
+        )
+        for step in steps:
             await self._attempt(step)
 
     async def _run(self) -> None:
@@ -153,6 +157,19 @@ class Dispatcher:
         for task in await asyncio.to_thread(self._outbox.list_dead_letters):
             await self._queue_of(task.family).dead_letter({"job_id": task.job_id, "attempt": str(task.attempt)}, task.error)
             await asyncio.to_thread(self._outbox.set_buried, task)
+
+    async def _hold_inputs(self) -> None:
+        for task in await asyncio.to_thread(self._outbox.list_inputs_to_hold):
+            try:
+                await self._registry.hold_inputs(task.job_id, task.inputs)
+            except NotFoundError as error:  # a worker that has a copy can go on; any other will say the same
+                log.warning("an input is gone", job=task.job_id, reason=error.message)
+            await asyncio.to_thread(self._outbox.set_inputs_held, task)
+
+    async def _release_inputs(self) -> None:
+        for task in await asyncio.to_thread(self._outbox.list_inputs_to_release):
+            await self._registry.release_inputs(task.job_id, task.inputs)
+            await asyncio.to_thread(self._outbox.set_inputs_released, task)
 
     async def _measure(self) -> None:
         for state, count in (await asyncio.to_thread(self._jobs.count_by_state)).items():

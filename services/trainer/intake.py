@@ -49,5 +49,5 @@ class Intake:
             return known, False
         check_spec(complete, await asyncio.to_thread(self._families.list))
         job_id = uuid.uuid4().hex
-        await self._registry.hold_inputs(job_id, complete)
+        await self._registry.hold_inputs(job_id, [file.sha256 for file in complete.inputs])
         return await asyncio.to_thread(self._jobs.submit, job_id, complete, idempotency_key=idempotency_key, trace=telemetry.inject())

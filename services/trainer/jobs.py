@@ -92,6 +92,7 @@ class Jobs:
             trace=trace,
             dispatch_time=0,
             dead_letter_due=False,
+            inputs_due_time=0 if spec.inputs else None,
         )
         try:
             with writing(self._engine) as session:

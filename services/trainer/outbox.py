@@ -9,11 +9,14 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.sql.elements import ColumnElement
 
 from services.trainer.tables import ENDED, Job, State
-from services.trainer.times import Clock, now
+from services.trainer.times import Clock, microseconds, now
 from services.trainer.transitions import newest_number
 from tessera.sql import reading, writing
 
 BATCH = 500
+
+HOLD_INTERVAL_S = 12 * 3600.0
+"""The hold on the inputs of a job is renewed this often, seconds."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Task:
     model: str
     alias: str
     """For the version that comes of it; empty for none."""
+    inputs: list[str]
+    """Digests of its inputs."""
     cancel_requested: bool
     attempt: int
     """Number of its newest attempt."""
@@ -78,6 +83,22 @@ class Outbox:
         """Return jobs that are to end without a version, unless the registry has one."""
         return self._list(Job.state == State.ENDING)
 
+    def list_inputs_to_hold(self) -> list[Task]:
+        """Return jobs that have not ended and whose hold on their inputs is to be renewed."""
+        return self._list(Job.inputs_due_time <= self._clock(), Job.state.not_in(ENDED))
+
+    def set_inputs_held(self, task: Task) -> None:
+        """Note that the inputs of a job are held for a while."""
+        self._update(task, Job.inputs_due_time.is_not(None), inputs_due_time=self._clock() + microseconds(HOLD_INTERVAL_S))
+
+    def list_inputs_to_release(self) -> list[Task]:
+        """Return ended jobs whose inputs are still held."""
+        return self._list(Job.inputs_due_time.is_not(None), Job.state.in_(ENDED))
+
+    def set_inputs_released(self, task: Task) -> None:
+        """Note that the inputs of a job are held no more."""
+        self._update(task, inputs_due_time=None)
+
     def _list(self, *conditions: ColumnElement[bool], limit: int | None = BATCH) -> list[Task]:
         with reading(self._engine) as session:
             rows: Sequence[Job] = session.scalars(sa.select(Job).where(*conditions).order_by(Job.row).limit(limit)).all()
@@ -87,6 +108,7 @@ class Outbox:
                     family=row.family,
                     model=row.model,
                     alias=row.spec.get("alias", ""),
+                    inputs=[file["sha256"] for file in row.spec.get("inputs", [])],
                     cancel_requested=row.cancel_requested,
                     attempt=newest_number(row),
                     error=row.error,

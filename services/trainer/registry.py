@@ -1,15 +1,17 @@
 """What the trainer asks of the registry: to keep the inputs of jobs, and what came of jobs whose workers are gone."""
 
+from collections.abc import Sequence
+from contextlib import suppress
+
 from services.trainer.outbox import Task
 from tessera.api.common.v1.common_pb2 import Fence
 from tessera.api.registry.v1 import registry_pb2
-from tessera.api.trainer.v1 import trainer_pb2 as pb
 from tessera.client.aliases import move_alias_once
 from tessera.client.registry import RegistryClient
 from tessera.errors import NotFoundError
 
 INPUT_LEASE_S = 24 * 3600.0
-"""Inputs are safe from garbage collection for this long after the submission; a worker keeps its own copy of them."""
+"""How long inputs are safe from garbage collection unless that is renewed, seconds; the longest that the registry allows."""
 
 
 class Registry:
@@ -22,19 +24,26 @@ class Registry:
     def __init__(self, client: RegistryClient) -> None:
         self._client = client
 
-    async def hold_inputs(self, job_id: str, spec: pb.JobSpec) -> None:
-        """Make sure that the inputs of a job are stored, and keep them.
+    async def hold_inputs(self, job_id: str, digests: Sequence[str]) -> None:
+        """Make sure that the inputs of a job are stored, and keep them for a while.
 
         Raises:
             NotFoundError: One is not stored.
             UnavailableError: The registry cannot be reached.
         """
-        for index, file in enumerate(spec.inputs):
+        for index, digest in enumerate(digests):
             try:
-                await self._client.acquire_lease(f"job/{job_id}", INPUT_LEASE_S, blob_sha256=file.sha256)
+                await self._client.acquire_lease(f"job/{job_id}", INPUT_LEASE_S, blob_sha256=digest)
             except NotFoundError as error:
                 field = f"spec.inputs[{index}].sha256"
-                raise NotFoundError(f"{field}: the registry has no blob {file.sha256}; upload it first", field=field) from error
+                raise NotFoundError(f"{field}: the registry has no blob {digest}; upload it first", field=field) from error
+
+    async def release_inputs(self, job_id: str, digests: Sequence[str]) -> None:
+        """Keep the inputs of a job no longer. Raises UnavailableError if the registry cannot be reached."""
+        for digest in digests:
+            with suppress(NotFoundError):  # gone already
+                held = await self._client.acquire_lease(f"job/{job_id}", INPUT_LEASE_S, blob_sha256=digest)  # answers the same lease
+                await self._client.release_lease(held.lease_id)
 
     async def settle(self, task: Task) -> int:
         """Find out what came of a job that is to end without a version, and end its experiment accordingly; may be repeated.

@@ -77,12 +77,14 @@ class Job(Table):
     entry_id: Mapped[str | None] = mapped_column(sa.String(64))  # in the stream; None: not there
     dispatch_time: Mapped[Int64]  # not before
     dead_letter_due: Mapped[bool]
+    inputs_due_time: Mapped[int | None] = mapped_column(sa.BigInteger)  # when to renew the hold on its inputs; None: not held
 
     __table_args__ = (
         sa.Index("ix_jobs_state", "state", "row"),
         sa.Index("ix_jobs_model", "model", "row"),
         sa.Index("ix_jobs_entry_id", "entry_id"),
         sa.Index("ix_jobs_dead_letter_due", "dead_letter_due"),
+        sa.Index("ix_jobs_inputs_due_time", "inputs_due_time"),
     )
 
 

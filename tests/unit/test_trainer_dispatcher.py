@@ -1,9 +1,10 @@
 """The dispatcher on a real redis-server: whatever is missing outside the database is made good by the next pass."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 from redis.asyncio import Redis
 
 from services.trainer.dispatcher import Dispatcher
@@ -12,25 +13,38 @@ from services.trainer.registry import Registry
 from services.trainer.tables import Outcome
 from services.trainer.watch import JobWatch
 from tessera.api.trainer.v1 import trainer_pb2 as pb
-from tessera.errors import UnavailableError
+from tessera.client.registry import RegistryClient
+from tessera.errors import NotFoundError, UnavailableError
 from tessera.queue import WorkQueue, connect, training_queue
 from tests.fixtures.redis import RedisServer
+from tests.fixtures.registry import RegistryServer
 from tests.fixtures.trainer import TrainerCore
 
 
 class FakeRegistry(Registry):
-    """Knows one version at most, or is away."""
+    """Knows one version at most and what is held, or is away."""
 
     def __init__(self) -> None:
         self.away = False
         self.version = 0
         self.asked: list[tuple[str, int]] = []
+        self.calls: list[tuple[str, str, list[str]]] = []
 
     async def settle(self, task: Task) -> int:
         if self.away:
             raise UnavailableError("away")
         self.asked.append((task.job_id, task.attempt))
         return self.version
+
+    async def hold_inputs(self, job_id: str, digests: Sequence[str]) -> None:
+        self.calls.append(("hold", job_id, list(digests)))
+        if "gone" in digests:
+            raise NotFoundError("gone")
+
+    async def release_inputs(self, job_id: str, digests: Sequence[str]) -> None:
+        if self.away:
+            raise UnavailableError("away")
+        self.calls.append(("release", job_id, list(digests)))
 
 
 @pytest.fixture
@@ -157,3 +171,53 @@ async def test_a_job_that_a_worker_claimed_while_it_was_dispatched_keeps_its_ent
     assert not trainer_core.outbox.set_dispatched(task, "0-1")
     await dispatcher.reconcile()
     assert not await queue.contains(entry_id)
+
+
+async def test_inputs_are_held_for_as_long_as_a_job_waits_or_runs_and_released_when_it_ends(
+    trainer_core: TrainerCore, dispatcher: Dispatcher, registry: FakeRegistry
+) -> None:
+    job = trainer_core.submit(inputs=["a" * 64, "b" * 64])
+    hold = ("hold", job.id, ["a" * 64, "b" * 64])
+    for hours, calls in ((0, 1), (11, 1), (1, 2), (12, 3)):
+        trainer_core.clock.advance(timedelta(hours=hours))
+        for _ in range(2):
+            await dispatcher.reconcile()
+        assert registry.calls == calls * [hold]
+    trainer_core.attempts.claim(job.id, "w", 1)
+    trainer_core.attempts.finish(job.id, 1, Outcome.SUCCEEDED, version=1)
+    registry.away = True
+    await dispatcher.reconcile()
+    registry.away = False
+    for _ in range(2):
+        await dispatcher.reconcile()
+    assert registry.calls == [hold, hold, hold, ("release", *hold[1:])]
+
+
+async def test_an_input_that_is_gone_keeps_no_other_job_from_being_held(
+    trainer_core: TrainerCore, dispatcher: Dispatcher, registry: FakeRegistry
+) -> None:
+    jobs = [trainer_core.submit(inputs=[digest]) for digest in ("gone", "a" * 64)]
+    trainer_core.submit()
+    for _ in range(2):
+        await dispatcher.reconcile()
+    assert [job_id for _, job_id, _ in registry.calls] == [job.id for job in jobs]
+
+
+async def test_a_hold_is_a_lease_of_the_registry(registry_server: RegistryServer) -> None:
+    client = RegistryClient(registry_server.channel)
+    registry = Registry(client)
+    digests = [(await client.upload_bytes(content)).sha256 for content in (b"one", b"two")]
+
+    def held() -> int:
+        with registry_server.engine.connect() as connection:
+            return connection.execute(sa.text("SELECT count(*) FROM leases")).scalar_one()
+
+    for job_id in ("j1", "j2", "j1"):
+        await registry.hold_inputs(job_id, digests)
+    assert held() == 4
+    for _ in range(2):
+        await registry.release_inputs("j1", [*digests, "0" * 64])
+    assert held() == 2
+    with pytest.raises(NotFoundError, match="upload it first") as raised:
+        await registry.hold_inputs("j3", [digests[0], "0" * 64])
+    assert raised.value.field == "spec.inputs[1].sha256"
