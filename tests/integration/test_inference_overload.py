@@ -20,7 +20,9 @@ BAD_PIECE = np.zeros((64, 64, 3), dtype=np.float32)
 
 
 class SlowModel:
-    """A runtime's model that a test can hold back; it notes the mean of every piece that it computes, and fails on a black one."""
+    """A runtime and its model, which a test can hold back; it notes the mean of every piece that it computes, and fails on a black one."""
+
+    ROLES = ("graph",)
 
     def __init__(self) -> None:
         self.tiny = TinyModel(marker=2)
@@ -51,7 +53,7 @@ class SlowModel:
 def slow(monkeypatch: pytest.MonkeyPatch) -> SlowModel:
     """A slow model in place of onnxruntime."""
     model = SlowModel()
-    monkeypatch.setattr(loading, "find_runtime", lambda name: model.load)
+    monkeypatch.setattr(loading, "find_runtime", lambda name: model)
     return model
 
 
@@ -157,7 +159,7 @@ async def test_a_swap_waits_for_the_requests_of_the_old_version(
     queued = ask(server, 1)
     await wait_in_flight(server, 2)
     new = SlowModel()
-    monkeypatch.setattr(loading, "find_runtime", lambda name: new.load)
+    monkeypatch.setattr(loading, "find_runtime", lambda name: new)
     await publish_version(server.registry, "slow", slow.tiny, alias="champion", parameters=1)
     await server.wait_for_alias("slow", 2)
     assert (await server.client.classify_cell(tensor(piece(5)), "slow")).answered_by.version == 2
