@@ -25,21 +25,21 @@ async def check_grpc(address: str) -> None:
         raise UnavailableError(f"{address} is up but not ready; its log says why")
 
 
-async def check_redis(address: str) -> None:
-    """Raise UnavailableError unless Redis answers a PING, which it does once its data is loaded."""
+async def check_redis(address: str, password: str) -> None:
+    """Raise UnavailableError unless Redis takes the password and answers a PING, which it does once its data is loaded."""
     host, port = address.split(":")
     try:
         async with asyncio.timeout(TIMEOUT_S):
             reader, writer = await asyncio.open_connection(host, int(port))
             try:
-                writer.write(b"PING\r\n")
-                answer = await reader.readline()
+                writer.write(f"AUTH {password}\r\nPING\r\n".encode())
+                answer = await reader.readline() + await reader.readline()
             finally:
                 writer.close()
                 await writer.wait_closed()
     except (OSError, TimeoutError) as error:
         raise UnavailableError(f"no answer at {address}: {error}") from error
-    if answer != b"+PONG\r\n":
+    if answer != b"+OK\r\n+PONG\r\n":
         raise UnavailableError(f"{address} answered {answer.decode(errors='replace').strip()!r}")
 
 

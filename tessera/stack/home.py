@@ -1,8 +1,11 @@
 """Where a stack keeps what it owns."""
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
+
+from tessera.errors import FailedPreconditionError
 
 
 def default_home() -> Path:
@@ -50,6 +53,11 @@ class Home:
         return self.path / "redis"
 
     @property
+    def redis_settings(self) -> Path:
+        """Redis' configuration, with its password."""
+        return self.path / "redis.conf"
+
+    @property
     def worker(self) -> Path:
         """Job directories with checkpoints."""
         return self.path / "worker"
@@ -65,6 +73,17 @@ class Home:
         return self.path / "demo"
 
     def make(self) -> None:
-        """Create the directories, readable by the owner alone."""
-        for directory in (self.path, self.logs, self.blobs, self.redis, self.worker, self.cache):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Create the directories, readable by the owner alone; those that are there already become so.
+
+        Raises:
+            FailedPreconditionError: They cannot be made, or belong to somebody else, or the home is a place that all share, such as /tmp.
+        """
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.path.stat().st_mode & stat.S_ISVTX:
+                raise FailedPreconditionError(f"{self.path} is shared by all users; choose a directory below it with --home")
+            for directory in (self.path, self.logs, self.blobs, self.redis, self.worker, self.cache):
+                directory.mkdir(mode=0o700, exist_ok=True)
+                directory.chmod(0o700)
+        except OSError as error:
+            raise FailedPreconditionError(f"{self.path} cannot be the home of a stack: {error.strerror}; choose another --home") from error

