@@ -14,8 +14,12 @@ from typing import Any
 
 import structlog
 
+from tessera.log_files import bound_log, log_tail
+
 OUTPUT = "output.log"
 """What the child prints, in the attempt's directory."""
+OUTPUT_LIMIT_BYTES = 16 * 2**20
+"""What is printed beyond this replaces what was printed before it."""
 
 _LONGEST_LINE = 2**20
 _LONGEST_ERROR = 2000
@@ -64,7 +68,7 @@ async def supervise(
     finally:
         os.close(write_fd)
     pipe = os.fdopen(read_fd, "rb", buffering=0)
-    child = _Child(process, on_message)
+    child = _Child(process, on_message, directory / OUTPUT)
     listening = asyncio.create_task(child.listen(pipe))
     try:
         stalled = await child.wait(stall_timeout_s)
@@ -86,8 +90,9 @@ async def supervise(
 class _Child:
     """A running child and what was heard of it."""
 
-    def __init__(self, process: Process, on_message: Callable[[Message], None]) -> None:
+    def __init__(self, process: Process, on_message: Callable[[Message], None], output: Path) -> None:
         self.last: Message = {}  # its last word, if it was one: "done" or "error"
+        self._output = output
         self._process = process
         self._on_message = on_message
         self._heard_s = time.monotonic()
@@ -121,6 +126,8 @@ class _Child:
                 if not line:
                     return
                 self._heard_s = time.monotonic()
+                with suppress(OSError):  # a full disk; the output was emptied all the same
+                    bound_log(self._output, OUTPUT_LIMIT_BYTES)
                 self._take(line)
         finally:
             transport.close()
@@ -188,7 +195,5 @@ def _signal_name(number: int) -> str:
 
 
 def _last_line(output: Path) -> str:
-    with output.open("rb") as file:
-        file.seek(max(0, output.stat().st_size - 4096))
-        lines = file.read().decode(errors="replace").split("\n")
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
+    lines = log_tail(output, 4096).split("\n")
+    return lines[-1].strip()[:300]

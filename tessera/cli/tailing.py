@@ -1,5 +1,6 @@
 """The ends of log files, and what is added to them."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -32,6 +33,8 @@ def tail(files: Mapping[str, Path], *, lines: int, follow: bool, show: Callable[
 
 
 def _show_new(name: str, file: IO[str], show: Callable[[str, str], None]) -> int:
+    if os.fstat(file.fileno()).st_size < file.tell():  # it had grown too large and was emptied
+        file.seek(0)
     count = 0
     while line := file.readline():
         show(name, line.rstrip("\n"))

@@ -5,10 +5,12 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
 from tessera.errors import FailedPreconditionError, TesseraError
+from tessera.log_files import bound_log, log_tail
 from tessera.stack.program import Program
 
 DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
@@ -80,25 +82,22 @@ class Keeper:
 
     def log_tail(self) -> str:
         """Return the last lines of the log."""
-        if not self.log_file.exists():
-            return ""
-        return self.log_file.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip()
+        return log_tail(self.log_file, TAIL_BYTES)
 
     async def _run_once(self) -> int:
         process = await self._spawn()
         self.pid = process.pid
         self._set(State.STARTING)
-        health = asyncio.create_task(self._follow_health())
+        followers = [asyncio.create_task(self._follow_health()), asyncio.create_task(self._bound_log())]
         try:
             return await process.wait()
         finally:
-            health.cancel()
+            for task in followers:
+                task.cancel()
             await _end(process)
             self.pid = None
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        if self.log_file.exists() and self.log_file.stat().st_size > LOG_LIMIT_BYTES:
-            self.log_file.replace(self.log_file.with_suffix(".log.1"))
         with self.log_file.open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(DIE_WITH_PARENT), str(os.getpid()), *self.program.command),
@@ -121,6 +120,12 @@ class Keeper:
                 if self.state is not State.HEALTHY:
                     self._set(State.HEALTHY)
             await asyncio.sleep(HEALTH_INTERVAL_S if self.ready.is_set() else START_INTERVAL_S)
+
+    async def _bound_log(self) -> None:
+        while True:
+            with suppress(OSError):  # a full disk; the log was emptied all the same
+                await asyncio.to_thread(bound_log, self.log_file, LOG_LIMIT_BYTES)
+            await asyncio.sleep(HEALTH_INTERVAL_S)
 
     def _set(self, state: State) -> None:
         self.state = state

@@ -125,6 +125,24 @@ async def test_a_process_that_ignores_sigterm_is_killed(home: Home, tmp_path: Pa
     assert not psutil.pid_exists(pid)
 
 
+async def test_a_log_is_bounded_while_its_process_runs(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tessera.stack.keeper.LOG_LIMIT_BYTES", 10_000)
+    monkeypatch.setattr("tessera.stack.keeper.HEALTH_INTERVAL_S", 0.01)
+    chatty = "import time\nfor n in range(10**9):\n print('line', n, flush=True)\n if n % 100 == 0: time.sleep(0.01)"
+    log = home.log_file("chatty")
+    keeper = Keeper(Program("chatty", (sys.executable, "-c", chatty), "nowhere", partial(_ready, tmp_path)), log, lambda: None)
+    task = asyncio.create_task(keeper.keep())
+    copy = log.with_name("chatty.log.1")
+    await _eventually(lambda: copy.exists() and any(len(line) > len("line 9999") for line in copy.read_text().splitlines()))
+    pid = keeper.pid
+    task.cancel()
+    await asyncio.wait([task])
+    assert pid is not None
+    assert keeper.restarts == 0, "it is one process all the time"
+    assert copy.stat().st_size <= 10_000
+    assert sorted(file.name for file in home.logs.iterdir()) == ["chatty.log", "chatty.log.1"]
+
+
 def test_a_killed_supervisor_leaves_no_process_behind(home: Home, tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import asyncio, pathlib, sys

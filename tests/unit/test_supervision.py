@@ -49,6 +49,22 @@ async def test_a_child_that_is_done_brings_its_metrics_and_every_message_arrives
     assert [message["step"] for message in run.messages[:-1]] == list(range(1000))
 
 
+async def test_what_a_child_prints_is_bounded_while_it_trains(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainers.supervision.OUTPUT_LIMIT_BYTES", 1000)
+    ending = await run("""
+        output = os.path.join(os.path.dirname(__file__), "output.log")
+        for step in range(50):
+            print("x" * 99, flush=True)
+            tell(type="progress", step=step)
+            while os.path.getsize(output) > 1000: time.sleep(0.001)
+        sys.exit("the last words")
+    """)
+    assert ending.error.endswith("it last printed: the last words")
+    assert [message["step"] for message in run.messages] == list(range(50))
+    assert (run.directory / "output.log").stat().st_size <= 1100
+    assert (run.directory / "output.log.1").stat().st_size == 1000
+
+
 @pytest.mark.parametrize("permanent", [True, False])
 async def test_an_error_is_told_in_the_words_of_the_child(run: Run, permanent: bool) -> None:
     ending = await run(f"tell(type='error', permanent={permanent}, message='no picture'); sys.exit(1)")
