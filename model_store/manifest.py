@@ -27,7 +27,7 @@ from tessera.blob_files import MAX_BLOB_BYTES, BlobRef
 from tessera.errors import InvalidArgumentError
 from tessera.names import check_name, check_sha256, shown
 
-MAX_MANIFEST_BYTES = 4 << 20
+MAX_MANIFEST_BYTES = 1 << 20
 """Largest manifest, bytes."""
 
 _MOST_ERRORS_SHOWN = 5

@@ -4,6 +4,9 @@ import re
 
 from tessera.errors import InvalidArgumentError
 
+DEFAULT_ALIAS = "champion"
+"""Names the version that is meant where none is given."""
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LONGEST_SHOWN = 64

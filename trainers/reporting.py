@@ -11,6 +11,7 @@ from tessera.api.trainer.v1 import trainer_pb2, worker_pb2
 from tessera.client.calls import call, pause_s
 from tessera.errors import NotFoundError, StaleFenceError, TesseraError, UnavailableError
 from tessera.queue import LEASE_LOST, Delivery, WorkQueue
+from tessera.times import to_duration
 from trainers.patience import patiently
 from trainers.supervision import Message, numbers
 
@@ -146,5 +147,5 @@ def progress_of(message: Message) -> trainer_pb2.Progress:
     )
     eta_s = values.get("eta_s", math.nan)
     if math.isfinite(eta_s) and eta_s >= 0:
-        progress.eta.FromNanoseconds(round(eta_s * 1e9))
+        progress.eta.CopyFrom(to_duration(eta_s))
     return progress

@@ -12,6 +12,7 @@ from services.inference.batches import Answer
 from services.inference.served import ServedModel
 from services.inference.spans import record
 from tessera.api.inference.v1.serving_pb2 import AnsweredBy
+from tessera.times import to_duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,10 @@ def sign(answered_by: AnsweredBy, served: ServedModel, answer: Answer, phases: P
     answered_by.version = served.version
     answered_by.digest = served.digest
     answered_by.batch_size = answer.batch_size
-    answered_by.decode.FromNanoseconds(round(decode_s * 1e9))
-    answered_by.queue.FromNanoseconds(round(answer.queue_s * 1e9))
-    answered_by.compute.FromNanoseconds(round(answer.compute_s * 1e9))
-    answered_by.encode.FromNanoseconds(round(encode_s * 1e9))
+    answered_by.decode.CopyFrom(to_duration(decode_s))
+    answered_by.queue.CopyFrom(to_duration(answer.queue_s))
+    answered_by.compute.CopyFrom(to_duration(answer.compute_s))
+    answered_by.encode.CopyFrom(to_duration(encode_s))
     served.metrics.decode.observe(decode_s)
     served.metrics.encode.observe(encode_s)
     span = trace.get_current_span()

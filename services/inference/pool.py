@@ -14,11 +14,10 @@ from services.inference.served import ServedModel, Slot, State
 from tessera.api.common.v1.common_pb2 import ModelSelector
 from tessera.client.calls import is_interruption, pause_s
 from tessera.errors import InvalidArgumentError, NotFoundError, TesseraError, UnavailableError
-from tessera.names import check_alias, check_name
+from tessera.names import DEFAULT_ALIAS, check_alias, check_name
 
 log = structlog.get_logger()
 
-DEFAULT_ALIAS = "champion"
 LOADS_AT_ONCE = 2
 """Loading takes CPU from those that answer."""
 RETRY_FAILED_S = 5.0

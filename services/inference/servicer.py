@@ -6,6 +6,7 @@ from services.inference.pool import Pool
 from services.inference.served import Slot
 from tessera.api.inference.v1.serving_pb2 import ListServedRequest, ListServedResponse, ServedState, ServedVersion
 from tessera.api.inference.v1.serving_pb2_grpc import ServingServiceServicer
+from tessera.times import to_duration
 
 Call = grpc.aio.ServicerContext[ListServedRequest, ListServedResponse]
 
@@ -36,5 +37,5 @@ def _version(slot: Slot, aliases: list[str]) -> ServedVersion:
         version.digest = slot.served.digest
         version.runtime = slot.served.manifest.runtime
         version.in_flight = slot.served.in_flight
-        version.load_time.FromNanoseconds(round((slot.finished - slot.created) * 1e9))
+        version.load_time.CopyFrom(to_duration(slot.finished - slot.created))
     return version

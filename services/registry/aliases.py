@@ -5,17 +5,17 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from services.registry.changes import changing, next_revision, record
-from services.registry.checks import check_text
 from services.registry.find import check_fence, find_model, find_ready
 from services.registry.messages import alias_message
 from services.registry.tables import Alias, AliasChange, Model
-from services.registry.times import Clock, now
 from services.registry.tokens import PageRequest, Position, decode, encode
 from tessera.api.common.v1 import common_pb2
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.errors import ConflictError, NotFoundError
 from tessera.names import check_alias, check_name
 from tessera.sql import reading
+from tessera.texts import check_text
+from tessera.times import Clock, now
 
 MAX_REASON = 1024
 

@@ -17,10 +17,10 @@ from model_store.manifest import FileEntry
 from model_store.store import BlobInfo, BlobRef, BlobStore
 from services.registry.changes import changing
 from services.registry.tables import BlobTouch
-from services.registry.times import Clock, now, to_timestamp
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.errors import DataLossError, FailedPreconditionError, InvalidArgumentError, NotFoundError, UnavailableError
 from tessera.names import check_sha256
+from tessera.times import Clock, now, to_timestamp
 
 URL_LIFETIME = timedelta(hours=1)
 """How long a presigned URL works."""

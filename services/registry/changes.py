@@ -12,10 +12,10 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from services.registry.tables import Counter, Event
-from services.registry.times import to_timestamp
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.errors import FailedPreconditionError
 from tessera.sql import reading, writing
+from tessera.times import to_timestamp
 
 
 @contextmanager

@@ -6,27 +6,13 @@ from collections.abc import Iterable, Mapping
 
 from tessera.errors import InvalidArgumentError
 from tessera.names import shown
+from tessera.texts import check_text
 
 MAX_TAGS = 64
 MAX_METRICS = 256
 MAX_INT64 = (1 << 63) - 1
 
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,127}")
-_FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-
-
-def check_text(value: str, field: str, longest: int, *, least: int = 0) -> str:
-    """Return `value` if it has `least` to `longest` characters and no control characters but tab and newline."""
-    if not least <= len(value) <= longest:
-        raise InvalidArgumentError(f"{field}: {len(value)} characters; it takes {least} to {longest}", field=field)
-    if _FORBIDDEN.search(value):
-        raise InvalidArgumentError(f"{field}: {shown(value)} holds control characters", field=field)
-    return value
-
-
-def clean_text(value: str, longest: int) -> str:
-    """Return `value` without control characters and not longer than `longest`: for what programs report, which must not be refused."""
-    return _FORBIDDEN.sub("", value)[:longest]
 
 
 def check_key(key: str, field: str) -> str:

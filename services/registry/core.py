@@ -13,8 +13,8 @@ from services.registry.experiments import Experiments
 from services.registry.garbage import Garbage
 from services.registry.leases import Leases
 from services.registry.models import Models
-from services.registry.times import Clock, now
 from services.registry.versions import Versions
+from tessera.times import Clock, now
 
 
 @dataclass(frozen=True)

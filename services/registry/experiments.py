@@ -10,19 +10,20 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from services.registry.changes import changing
-from services.registry.checks import check_count, check_metrics, check_text, clean_text
+from services.registry.checks import check_count, check_metrics
 from services.registry.find import check_fence, find_version
 from services.registry.kinds import NUMBER, TEXT, TIME, one_of
 from services.registry.listing import Field, LabelField, Listing
 from services.registry.messages import experiment_message
 from services.registry.tables import Epoch, Experiment, ExperimentMetric, RunState
-from services.registry.times import Clock, now
 from services.registry.tokens import PageRequest
 from tessera.api.common.v1 import common_pb2
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from tessera.names import check_name
 from tessera.sql import reading
+from tessera.texts import check_text, clean_text
+from tessera.times import Clock, now
 
 MAX_EPOCHS = 1000
 """Most epochs in one call."""

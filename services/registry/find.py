@@ -3,13 +3,12 @@
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from services.registry.checks import check_text, check_version_number
+from services.registry.checks import check_version_number
 from services.registry.tables import Fence, Model, State, Version
 from tessera.api.common.v1 import common_pb2
 from tessera.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, StaleFenceError
-from tessera.names import check_alias, check_name
-
-DEFAULT_ALIAS = "champion"
+from tessera.names import DEFAULT_ALIAS, check_alias, check_name
+from tessera.texts import check_text
 
 
 def find_model(session: Session, name: str, field: str = "name") -> Model:

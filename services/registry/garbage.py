@@ -11,10 +11,10 @@ from services.registry.blobs import touched_after
 from services.registry.changes import changing
 from services.registry.leases import blob_is_held, forget_expired
 from services.registry.tables import BlobTouch, State, Version, VersionFile
-from services.registry.times import Clock, now, to_datetime, to_microseconds
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.errors import InvalidArgumentError
 from tessera.sql import reading
+from tessera.times import Clock, now, to_datetime, to_microseconds
 
 SHORTEST_GRACE = timedelta(minutes=1)
 DEFAULT_GRACE = timedelta(hours=24)

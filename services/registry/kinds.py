@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from services.registry.checks import MAX_INT64
-from services.registry.times import to_microseconds
 from tessera.errors import InvalidArgumentError
 from tessera.names import shown
+from tessera.times import to_microseconds
 
 Value = str | int | float
 

@@ -9,13 +9,13 @@ from sqlalchemy.orm import Session
 
 from model_store.store import BlobStore
 from services.registry.changes import changing
-from services.registry.checks import check_text
 from services.registry.find import find_ready
 from services.registry.tables import Lease
-from services.registry.times import Clock, now, to_timestamp
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.errors import InvalidArgumentError, NotFoundError
 from tessera.names import check_sha256
+from tessera.texts import check_text
+from tessera.times import Clock, now, to_timestamp
 
 SHORTEST = timedelta(seconds=1)
 LONGEST = timedelta(hours=24)

@@ -6,8 +6,8 @@ from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 
 from services.registry import tables
-from services.registry.times import to_timestamp
 from tessera.api.registry.v1 import registry_pb2 as pb
+from tessera.times import to_timestamp
 
 
 def model_message(row: tables.Model) -> pb.Model:

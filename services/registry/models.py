@@ -7,18 +7,19 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from services.registry.changes import changing, current_revision, next_revision, record
-from services.registry.checks import check_tags, check_text, merge_tags
+from services.registry.checks import check_tags, merge_tags
 from services.registry.find import find_model
 from services.registry.kinds import INTEGER, TEXT, TIME
 from services.registry.listing import Field, LabelField, Listing
 from services.registry.messages import model_message
 from services.registry.tables import Model, ModelTag, State, Version
-from services.registry.times import Clock, now
 from services.registry.tokens import PageRequest
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.errors import AlreadyExistsError, FailedPreconditionError
 from tessera.names import check_name
 from tessera.sql import reading
+from tessera.texts import check_text
+from tessera.times import Clock, now
 
 MAX_DESCRIPTION = 4096
 

@@ -7,11 +7,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, raiseload
 
-from model_store.manifest import Manifest
+from model_store.manifest import MAX_MANIFEST_BYTES, Manifest
 from model_store.store import BlobStore
 from services.registry.blobs import stored_size, touch, verify
 from services.registry.changes import changing, next_revision, record
-from services.registry.checks import check_metrics, check_tags, check_text, merge_tags
+from services.registry.checks import check_metrics, check_tags, merge_tags
 from services.registry.filters import parse_filter
 from services.registry.find import check_fence, find_model, find_ready, select_version
 from services.registry.kinds import INTEGER, NUMBER, TEXT, TIME, one_of
@@ -19,16 +19,14 @@ from services.registry.leases import version_holders
 from services.registry.listing import Field, LabelField, Listing
 from services.registry.messages import listed_version_message, version_message
 from services.registry.tables import Alias, State, Version, VersionFile, VersionMetric, VersionTag
-from services.registry.times import Clock, now, to_datetime
 from services.registry.tokens import PageRequest
 from tessera.api.common.v1 import common_pb2
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.errors import DataLossError, FailedPreconditionError, InvalidArgumentError
 from tessera.names import check_name
 from tessera.sql import reading
-
-MAX_MANIFEST_BYTES = 1 << 20
-"""Largest manifest that is registered, bytes."""
+from tessera.texts import check_text
+from tessera.times import Clock, now, to_datetime
 
 METRICS = LabelField(VersionMetric, NUMBER)
 TAGS = LabelField(VersionTag, TEXT)
@@ -170,12 +168,16 @@ class Versions:
         parent.latest_version += 1
         time = self._clock()
         manifest = manifest.registered(parent.latest_version, to_datetime(time))
+        registered = manifest.canonical_json()
+        if len(registered) > MAX_MANIFEST_BYTES:
+            problem = f"manifest: {len(registered)} bytes once every field is written out; it takes at most {MAX_MANIFEST_BYTES}"
+            raise InvalidArgumentError(problem, field="manifest")
         row = Version(
             model=manifest.model,
             number=parent.latest_version,
             state=State.READY,
             digest=manifest.digest(),
-            manifest=manifest.canonical_json(),
+            manifest=registered,
             family=manifest.family,
             architecture=manifest.architecture,
             experiment_id=manifest.lineage.experiment_id,
@@ -189,7 +191,7 @@ class Versions:
         session.add(row)
         message = self._changed(session, row)
         parent.revision = row.revision
-        message.manifest_json = manifest.canonical_json()
+        message.manifest_json = registered
         return message
 
     def _changed(self, session: Session, row: Version) -> pb.Version:
@@ -202,8 +204,6 @@ class Versions:
 
 def _check_manifest(model: str, manifest_json: bytes) -> Manifest:
     check_name(model, "model")
-    if len(manifest_json) > MAX_MANIFEST_BYTES:
-        raise InvalidArgumentError(f"manifest: {len(manifest_json)} bytes; it takes at most {MAX_MANIFEST_BYTES}", field="manifest")
     manifest = Manifest.parse(manifest_json)
     if manifest.model != model:
         raise InvalidArgumentError(f"manifest.model: {manifest.model!r} is not the model {model!r} of the request", field="manifest.model")

@@ -8,6 +8,7 @@ import typer
 from tessera.cli import output
 from tessera.cli.connection import run
 from tessera.cli.options import Json, Model
+from tessera.names import DEFAULT_ALIAS
 
 if TYPE_CHECKING:
     from tessera.api.inference.v1 import puzzle_pb2 as pb
@@ -20,7 +21,7 @@ def predict(
     pieces: Annotated[list[Path], typer.Argument(help="Pictures of pieces, upright: PNG, JPEG or WebP.")],
     *,
     version: Annotated[int | None, typer.Option("--version", min=1, help="An exact version.", show_default="the alias")] = None,
-    alias: Annotated[str, typer.Option("--alias", help="Which version, by alias.")] = "champion",
+    alias: Annotated[str, typer.Option("--alias", help="Which version, by alias.")] = DEFAULT_ALIAS,
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many cells to answer.")] = 3,
     json: Json = False,
 ) -> None:

@@ -10,6 +10,7 @@ from tessera.cli.alias import print_change
 from tessera.cli.connection import run
 from tessera.cli.options import Json, Model, Reason
 from tessera.errors import FailedPreconditionError, NotFoundError
+from tessera.names import DEFAULT_ALIAS
 
 if TYPE_CHECKING:
     from tessera.api.registry.v1 import registry_pb2 as pb
@@ -21,7 +22,7 @@ def promote(
     model: Model,
     *,
     source: Annotated[str, typer.Option("--from", help="Alias to promote.")] = "candidate",
-    target: Annotated[str, typer.Option("--to", help="Alias to move.")] = "champion",
+    target: Annotated[str, typer.Option("--to", help="Alias to move.")] = DEFAULT_ALIAS,
     reason: Reason = "",
     json: Json = False,
 ) -> None:
@@ -43,7 +44,7 @@ def promote(
 def rollback(
     ctx: typer.Context,
     model: Model,
-    alias: Annotated[str, typer.Option("--alias", help="Alias to move.")] = "champion",
+    alias: Annotated[str, typer.Option("--alias", help="Alias to move.")] = DEFAULT_ALIAS,
     reason: Reason = "",
     json: Json = False,
 ) -> None:

@@ -10,6 +10,7 @@ from tessera.cli import output
 from tessera.cli.connection import run
 from tessera.cli.options import Filter, Json, Model, OrderBy, Version, complete_models
 from tessera.errors import DataLossError
+from tessera.names import DEFAULT_ALIAS
 
 if TYPE_CHECKING:
     from tessera.api.registry.v1 import registry_pb2 as pb
@@ -58,7 +59,7 @@ def list_(
 def show(
     ctx: typer.Context,
     model: Model,
-    version: Annotated[str, typer.Argument(help="Number or alias of the version.")] = "champion",
+    version: Annotated[str, typer.Argument(help="Number or alias of the version.")] = DEFAULT_ALIAS,
     json: Json = False,
 ) -> None:
     """Show one version with its files and lineage."""
@@ -112,7 +113,7 @@ def delete(ctx: typer.Context, model: Model, version: Version, json: Json = Fals
 def download(
     ctx: typer.Context,
     model: Model,
-    version: Annotated[str, typer.Argument(help="Number or alias of the version.")] = "champion",
+    version: Annotated[str, typer.Argument(help="Number or alias of the version.")] = DEFAULT_ALIAS,
     directory: Annotated[Path, typer.Option("--to", help="Directory to write to.", file_okay=False)] = Path(),
     json: Json = False,
 ) -> None:

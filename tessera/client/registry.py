@@ -9,6 +9,7 @@ from tessera.client.registry_blobs import BlobCalls
 from tessera.client.registry_experiments import ExperimentCalls
 from tessera.client.registry_watch import WatchCalls
 from tessera.errors import AlreadyExistsError, NotFoundError
+from tessera.times import to_duration
 
 LONG_TIMEOUT_S = 900.0
 """For calls that read every byte of a version (2 GiB) or of the store."""
@@ -163,7 +164,7 @@ class RegistryClient(BlobCalls, ExperimentCalls, WatchCalls):
             NotFoundError: No such version or blob.
         """
         request = pb.AcquireLeaseRequest(holder=holder)
-        request.ttl.FromNanoseconds(round(ttl_s * 1e9))
+        request.ttl.CopyFrom(to_duration(ttl_s))
         if blob_sha256:
             request.blob_sha256 = blob_sha256
         else:
@@ -178,5 +179,5 @@ class RegistryClient(BlobCalls, ExperimentCalls, WatchCalls):
         """Remove blobs that nothing refers to and that are older than `grace_s` seconds (default 24 h); only report with `dry_run`."""
         request = pb.CollectGarbageRequest(dry_run=dry_run)
         if grace_s is not None:
-            request.grace.FromNanoseconds(round(grace_s * 1e9))
+            request.grace.CopyFrom(to_duration(grace_s))
         return await call(self.stub.CollectGarbage, request, timeout_s=LONG_TIMEOUT_S, repeatable=True)

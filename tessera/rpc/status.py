@@ -13,6 +13,7 @@ from grpc_status import rpc_status
 
 from tessera import errors
 from tessera.errors import TesseraError, UnavailableError
+from tessera.times import to_duration
 
 DOMAIN = "tessera"
 """`ErrorInfo.domain` of every error that Tessera raised itself."""
@@ -44,7 +45,7 @@ def to_status(error: TesseraError) -> grpc.Status:
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if error.retry_after_s is not None:
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromNanoseconds(round(error.retry_after_s * 1e9))
+        retry.retry_delay.CopyFrom(to_duration(error.retry_after_s))
         details.append(retry)
     status = Status(code=code_pb2.Code.Value(error.code), message=message)
     for detail in details:

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from model_store.manifest import Manifest
+from model_store.manifest import MAX_MANIFEST_BYTES, Manifest
 from model_store.store import BlobRef
 from services.registry import versions
 from services.registry.blobs import verify
@@ -279,3 +279,16 @@ def test_no_version_ever_refers_to_a_blob_that_a_concurrent_collection_removed(c
         else:
             assert "upload it first" in outcome.message
     assert len(core.registry.versions.page("cells", PageRequest()).versions) == sum(isinstance(outcome, int) for outcome in made)
+
+
+@pytest.mark.parametrize("missing", [0, 40, 400, 4000])
+def test_a_manifest_that_was_taken_can_be_read_again_however_large_it_is(core: RegistryCore, missing: int) -> None:
+    artifact = Artifact(changes={"mappings": {"text": ""}})
+    artifact.changes = {"mappings": {"text": "x" * (MAX_MANIFEST_BYTES - missing - len(artifact.manifest()))}}
+    sent = artifact.store(core.store)
+    assert len(sent) == MAX_MANIFEST_BYTES - missing
+    if missing < 4000:  # the number, the time and the fields that were left out have no room
+        with pytest.raises(InvalidArgumentError, match="once every field is written out"):
+            core.registry.versions.create("cells", sent, tags={})
+    else:
+        Manifest.parse(core.registry.versions.create("cells", sent, tags={}).manifest_json)

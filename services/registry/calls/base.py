@@ -2,17 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 
 from services.registry.core import Registry
 from services.registry.streams import Transfers
 from services.registry.tokens import PageRequest
 from tessera.api.common.v1 import common_pb2
-from tessera.errors import InvalidArgumentError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -77,11 +74,3 @@ def fence_of(request: FencedRequest) -> common_pb2.Fence | None:
 def page_of(request: ListRequest) -> PageRequest:
     """Return what a request says about the page it wants."""
     return PageRequest(request.page_size, request.page_token, getattr(request, "filter", ""), getattr(request, "order_by", ""))
-
-
-def timedelta_of(duration: Duration, field: str) -> timedelta:
-    """Return a duration. Raises InvalidArgumentError if it is out of range."""
-    try:
-        return duration.ToTimedelta()
-    except (OverflowError, ValueError) as error:
-        raise InvalidArgumentError(f"{field}: {error}", field=field) from error

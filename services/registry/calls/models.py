@@ -4,10 +4,11 @@
 
 import asyncio
 
-from services.registry.calls.base import Calls, Context, fence_of, page_of, timedelta_of
+from services.registry.calls.base import Calls, Context, fence_of, page_of
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.errors import InvalidArgumentError
 from tessera.rpc.auth import current_identity
+from tessera.times import timedelta_of
 
 
 class ModelCalls(Calls):

@@ -5,9 +5,10 @@
 import asyncio
 from functools import partial
 
-from services.registry.calls.base import Calls, Context, fence_of, page_of, timedelta_of
+from services.registry.calls.base import Calls, Context, fence_of, page_of
 from services.registry.garbage import DEFAULT_GRACE
 from tessera.api.registry.v1 import registry_pb2 as pb
+from tessera.times import timedelta_of
 
 
 class VersionCalls(Calls):

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from services.registry.calls.base import Calls, Context
-from services.registry.times import now, to_timestamp
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.errors import InvalidArgumentError
 from tessera.names import check_name
+from tessera.times import now, to_timestamp
 
 PAGE = 200
 """Events read at once: a slow watcher holds no more than these in memory."""
