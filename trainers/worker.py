@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 CHILD = (sys.executable, "-m", "trainers.child")
 DESCRIBE = (sys.executable, "-m", "trainers.describe")
 _TAKE_S = 1.0
+_REFUSED_PAUSE_S = 5.0
 
 log = structlog.get_logger()
 
@@ -60,7 +61,7 @@ class Worker:
         self._workspace = Workspace(settings.work_dir)
         self._attempt: Attempt | None = None
         self._stopping = False
-        self._registered = False
+        self._unready = "the trainer does not know this worker yet"
 
     async def start(self) -> None:
         """Learn what can be trained and begin to work; raises FailedPreconditionError if that cannot be learnt."""
@@ -89,12 +90,11 @@ class Worker:
 
     async def check(self) -> None:
         """Raise UnavailableError until the trainer knows this worker."""
-        if not self._registered:
-            raise UnavailableError("the trainer does not know this worker yet")
+        if self._unready:
+            raise UnavailableError(self._unready)
 
     async def _run(self) -> None:
-        response = await patiently("register", self._register)
-        self._registered = True
+        response = await self._join()
         lease_s = response.queue_lease.ToTimedelta().total_seconds()
         queues = [training_queue(self._redis, family.name, lease_s=lease_s) for family in self._families]
         announcing = asyncio.create_task(self._announce(response.heartbeat_interval.ToTimedelta().total_seconds()))
@@ -105,6 +105,21 @@ class Worker:
         finally:
             announcing.cancel()
             await asyncio.wait({announcing})
+
+    async def _join(self) -> worker_pb2.RegisterWorkerResponse:
+        """Register, however long that takes; a refusal (no token, a role that is too low) is something that a person has to mend."""
+        while True:
+            try:
+                response = await patiently("register", self._register)
+            except TesseraError as error:
+                refused = f"the trainer refuses this worker: {error.message}"
+                if refused != self._unready:
+                    log.error("the trainer refuses this worker, will try again", reason=error.message)
+                self._unready = refused
+                await asyncio.sleep(_REFUSED_PAUSE_S)
+            else:
+                self._unready = ""
+                return response
 
     async def _undisturbed(self, step: Callable[[], Awaitable[None]]) -> None:
         """Run a step; whatever goes wrong in it, the worker goes on after a pause."""
