@@ -33,6 +33,7 @@ class Connection:
     tls_ca: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    allow_insecure: bool = False
 
     def addresses(self) -> dict[str, str]:
         """Return the address of every service: as told, else of the stack that runs under the home, else of the default ports."""
@@ -59,6 +60,7 @@ class Connection:
                 tls_ca=self.tls_ca,
                 tls_cert=self.tls_cert,
                 tls_key=self.tls_key,
+                allow_insecure=self.allow_insecure,
                 timeout_s=self.timeout_s,
             )
         except ValidationError as error:

@@ -10,6 +10,7 @@ from tessera.cli.connection import Connection
 from tessera.cli.demo.command import demo
 from tessera.cli.failures import EXIT_CODES_HELP, ReportingGroup
 from tessera.cli.families import families
+from tessera.cli.gc import gc
 from tessera.cli.predict import predict
 from tessera.cli.promote import promote, rollback
 from tessera.cli.stack import down, logs, status, up
@@ -50,6 +51,9 @@ def options(
     tls_ca: Annotated[Path | None, typer.Option(envvar="TESSERA_TLS_CA", help="Certificates (PEM) that vouch for the servers.")] = None,
     tls_cert: Annotated[Path | None, typer.Option(envvar="TESSERA_TLS_CERT", help="Own certificate (PEM) for mutual TLS.")] = None,
     tls_key: Annotated[Path | None, typer.Option(envvar="TESSERA_TLS_KEY", help="Key (PEM) of the own certificate.")] = None,
+    allow_insecure: Annotated[
+        bool, typer.Option("--allow-insecure", envvar="TESSERA_ALLOW_INSECURE", help="Send the token without TLS to other machines too.")
+    ] = False,
 ) -> None:
     """Remember how to reach the servers; connections are made when a command needs them."""
     from tessera.stack.home import default_home
@@ -64,10 +68,11 @@ def options(
         tls_ca=tls_ca,
         tls_cert=tls_cert,
         tls_key=tls_key,
+        allow_insecure=allow_insecure,
     )
 
 
-for command in (up, down, status, logs, families, train, predict, promote, rollback, demo):
+for command in (up, down, status, logs, families, train, predict, promote, rollback, gc, demo):
     app.command()(command)
 for name, group in {"models": models, "versions": versions, "alias": alias, "jobs": jobs, "experiments": experiments}.items():
     app.add_typer(group.app, name=name)

@@ -1,6 +1,7 @@
 """Arguments and options that several commands share, with their shell completion."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tessera.cli.connection import connection
+from tessera.errors import InvalidArgumentError
 
 COMPLETION_TIMEOUT_S = 1.0
 
@@ -24,6 +26,28 @@ def complete_models(ctx: typer.Context, incomplete: str) -> list[str]:
         return [name for name in asyncio.run(names()) if name.startswith(incomplete)]
     except TesseraError:
         return []
+
+
+def pairs(assignments: Sequence[str], what: str, form: str) -> dict[str, str]:
+    """Return what `KEY=VALUE` assignments say.
+
+    Args:
+        assignments: As given on the command line.
+        what: How the message calls one of them, for example `--set`.
+        form: How it must read, for example `KEY=VALUE`.
+
+    Raises:
+        InvalidArgumentError: An assignment of another form, or a key twice.
+    """
+    found: dict[str, str] = {}
+    for assignment in assignments:
+        key, _, value = assignment.partition("=")
+        if not key or not value:
+            raise InvalidArgumentError(f"{what} {assignment}: write {what} {form}")
+        if key in found:
+            raise InvalidArgumentError(f"{what} {key} is given twice")
+        found[key] = value
+    return found
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]

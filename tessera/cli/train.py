@@ -9,7 +9,7 @@ import typer
 
 from tessera.cli import output
 from tessera.cli.connection import run
-from tessera.cli.options import Json, complete_models
+from tessera.cli.options import Json, complete_models, pairs
 from tessera.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ async def attach(client: "Client", spec: "pb.JobSpec", files: dict[str, Path]) -
 
 def input_files(assignments: Sequence[str]) -> dict[str, Path]:
     """Return the files of NAME=FILE assignments. Raises InvalidArgumentError for one that cannot be read."""
-    files = {name: Path(value).expanduser() for name, value in _pairs(assignments, "--input", "NAME=FILE")}
+    files = {name: Path(value).expanduser() for name, value in pairs(assignments, "--input", "NAME=FILE").items()}
     for name, path in files.items():
         check_readable(path, f"--input {name}={path}")
     return files
@@ -95,19 +95,7 @@ def settings(assignments: Sequence[str], option: str) -> dict[str, Any]:
     Raises:
         InvalidArgumentError: An assignment without `=`, or a key twice.
     """
-    return {key: _value(text) for key, text in _pairs(assignments, option, "KEY=VALUE")}
-
-
-def _pairs(assignments: Sequence[str], option: str, form: str) -> list[tuple[str, str]]:
-    pairs: list[tuple[str, str]] = []
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not key or not equals or not value:
-            raise InvalidArgumentError(f"{option} {assignment}: write {option} {form}")
-        if key in dict(pairs):
-            raise InvalidArgumentError(f"{option} {key} is given twice")
-        pairs.append((key, value))
-    return pairs
+    return {key: _value(text) for key, text in pairs(assignments, option, "KEY=VALUE").items()}
 
 
 def _value(text: str) -> Any:

@@ -8,8 +8,8 @@ import typer
 
 from tessera.cli import output
 from tessera.cli.connection import run
-from tessera.cli.options import Filter, Json, Model, OrderBy, Version, complete_models
-from tessera.errors import DataLossError
+from tessera.cli.options import Filter, Json, Model, OrderBy, Version, complete_models, pairs
+from tessera.errors import DataLossError, InvalidArgumentError
 from tessera.names import DEFAULT_ALIAS
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def show(
             "family": f"{found.family}, {found.architecture}, {manifest['parameters']:,} parameters",
             "runtime": manifest["runtime"],
             "metrics": output.metrics_text(found.metrics),
+            "tags": " ".join(f"{key}={value}" for key, value in sorted(found.tags.items())),
             "lineage": json_module.dumps(manifest["lineage"]),
             "created": output.time_text(found.create_time),
         }
@@ -97,6 +98,27 @@ def verify(ctx: typer.Context, model: Model, version: Version, json: Json = Fals
         output.note(f"{model} {version} is intact: {output.size_text(result.bytes_read)} read")
     if not result.intact:
         raise DataLossError(f"{model} {version} is damaged:\n  " + "\n  ".join(result.problems) + "\nTrain or register it again.")
+
+
+@app.command()
+def tag(
+    ctx: typer.Context,
+    model: Model,
+    version: Version,
+    tags: Annotated[list[str], typer.Argument(metavar="[KEY=VALUE]...", help="Tags to set.", show_default=False)] = [],  # noqa: B006
+    *,
+    remove: Annotated[list[str], typer.Option("--remove", metavar="KEY", help="A tag to remove.")] = [],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """Set and remove tags of a version; lists filter by them: --filter 'tags.site = "lab"'."""
+    new = pairs(tags, "tag", "KEY=VALUE")
+    if not new and not remove:
+        raise InvalidArgumentError("nothing to change: give KEY=VALUE, or --remove KEY")
+    tagged = run(ctx, lambda client: client.registry.update_version(model, version, set_tags=new, remove_tags=remove))
+    if json:
+        output.print_json(tagged)
+    else:
+        output.print_table(("TAG", "VALUE"), sorted(tagged.tags.items()), empty=f"{model} {version} has no tags")
 
 
 @app.command()

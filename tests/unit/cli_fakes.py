@@ -31,6 +31,7 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         self.history: list[registry_pb2.AliasChange] = []
         self.blobs: dict[str, bytes] = {}
         self.intact = True
+        self.collected: list[registry_pb2.CollectGarbageRequest] = []
 
     def add(self, name: str, latest_version: int = 0, **aliases: int) -> None:
         self.models[name] = registry_pb2.Model(name=name, latest_version=latest_version, aliases=aliases)
@@ -70,6 +71,17 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
     def VerifyVersion(self, request: Any, context: Any) -> Any:
         problems = [] if self.intact else ["weights.safetensors: digest differs"]
         return registry_pb2.VerifyVersionResponse(intact=self.intact, problems=problems, bytes_read=5)
+
+    def UpdateVersion(self, request: Any, context: Any) -> Any:
+        version = _version(self._model(request.model, context), request.version)
+        version.tags.update({"site": "lab", "old": "yes"} | dict(request.set_tags))
+        for key in request.remove_tags:
+            del version.tags[key]
+        return registry_pb2.UpdateVersionResponse(version=version)
+
+    def CollectGarbage(self, request: Any, context: Any) -> Any:
+        self.collected.append(request)
+        return registry_pb2.CollectGarbageResponse(blobs_removed=2, bytes_freed=3_000_000, uploads_removed=1)
 
     def DeleteVersion(self, request: Any, context: Any) -> Any:
         return registry_pb2.DeleteVersionResponse()

@@ -7,8 +7,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.core import TyperGroup
 from typer.testing import CliRunner, Result
 
 from tessera.api.trainer.v1 import trainer_pb2
@@ -50,46 +53,123 @@ def piece(tmp_path: Path) -> Path:
     return file
 
 
-EVERY_COMMAND = [
-    ("models", "list"),
-    ("models", "show", "puzzle"),
-    ("models", "create", "new"),
-    ("models", "delete", "lego"),
-    ("versions", "list"),
-    ("versions", "list", "puzzle"),
-    ("versions", "show", "puzzle"),
-    ("versions", "show", "puzzle", "3"),
-    ("versions", "verify", "puzzle", "1"),
-    ("versions", "delete", "puzzle", "2"),
-    ("alias", "list", "puzzle"),
-    ("alias", "set", "puzzle", "candidate", "2", "--reason", "better"),
-    ("alias", "delete", "puzzle", "candidate"),
-    ("alias", "history", "puzzle"),
-    ("promote", "puzzle"),
-    ("families",),
-    ("jobs", "list"),
-    ("jobs", "list", "--state", "running"),
-    ("jobs", "show", "j1"),
-    ("jobs", "cancel", "j1"),
-    ("experiments", "list"),
-    ("experiments", "show", "e1"),
-    ("train", "puzzle_cells", "--architecture", "cells_exp4", "--model", "puzzle"),
-    ("down",),
+def leaves(command: Any, *above: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every command below this one that does something, with the words that lead to it."""
+    if not isinstance(command, TyperGroup):
+        yield above, command
+        return
+    for name, below in command.commands.items():
+        yield from leaves(below, *above, name)
+
+
+COMMANDS = dict(leaves(typer.main.get_command(app)))
+ARGUMENTS: dict[tuple[str, ...], list[tuple[str, ...]]] = {
+    ("models", "list"): [()],
+    ("models", "show"): [("puzzle",)],
+    ("models", "create"): [("new",)],
+    ("models", "delete"): [("lego",)],
+    ("versions", "list"): [(), ("puzzle",)],
+    ("versions", "show"): [("puzzle",), ("puzzle", "3")],
+    ("versions", "verify"): [("puzzle", "1")],
+    ("versions", "tag"): [("puzzle", "1", "site=lab", "by=hand", "--remove", "old")],
+    ("versions", "delete"): [("puzzle", "2")],
+    ("versions", "download"): [("puzzle", "--to", "{here}")],
+    ("alias", "list"): [("puzzle",)],
+    ("alias", "set"): [("puzzle", "candidate", "2", "--reason", "better")],
+    ("alias", "delete"): [("puzzle", "candidate")],
+    ("alias", "history"): [("puzzle",)],
+    ("promote",): [("puzzle",)],
+    ("rollback",): [("puzzle", "--alias", "moved")],
+    ("gc",): [(), ("--dry-run", "--grace", "2")],
+    ("families",): [()],
+    ("jobs", "list"): [(), ("--state", "running")],
+    ("jobs", "show"): [("j1",)],
+    ("jobs", "cancel"): [("j1",)],
+    ("jobs", "watch"): [("j1",)],
+    ("experiments", "list"): [()],
+    ("experiments", "show"): [("e1",)],
+    ("train",): [("puzzle_cells", "--architecture", "cells_exp4", "--model", "puzzle")],
+    ("predict",): [("puzzle", "{here}/piece.png")],
+    ("down",): [()],
+    ("logs",): [(), ("registry",)],
+}
+"""Arguments with which each command succeeds against the small servers; `{here}` is a directory of the test."""
+ON_A_WHOLE_STACK = {("up",), ("status",), ("demo",)}
+"""Their `--json` is tested where a whole stack runs."""
+LINES = {("jobs", "watch"), ("logs",)}
+"""Commands whose JSON is one object a line."""
+
+EVERY_CALL = [
+    pytest.param(command, arguments, id=" ".join((*command, *arguments))) for command, calls in ARGUMENTS.items() for arguments in calls
 ]
 
 
-@pytest.mark.parametrize("command", EVERY_COMMAND, ids=" ".join)
-def test_every_command_prints_json_and_nothing_else_on_stdout(fakes: Fakes, command: tuple[str, ...]) -> None:
-    result = tessera(*command, "--json")
+def test_every_command_is_tested_and_takes_json() -> None:
+    assert set(ARGUMENTS) | ON_A_WHOLE_STACK == set(COMMANDS)
+    assert [command for command, found in COMMANDS.items() if not any("--json" in option.opts for option in found.params)] == []
+
+
+@pytest.fixture
+def here(fakes: Fakes, tmp_path: Path, piece: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with what the commands of ARGUMENTS need, besides the servers."""
+    digest = hashlib.sha256(b"bytes").hexdigest()
+    fakes.registry.blobs[digest] = b"bytes"
+    monkeypatch.setitem(MANIFEST["files"][0], "sha256", digest)
+    for version in (1, 2):
+        assert tessera("alias", "set", "puzzle", "moved", version).exit_code == 0
+    log = tmp_path / "home" / "logs" / "registry.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("ready\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("command", "arguments"), EVERY_CALL)
+def test_every_command_prints_json_and_nothing_else_on_stdout(here: Path, command: tuple[str, ...], arguments: tuple[str, ...]) -> None:
+    result = tessera(*command, *(argument.format(here=here) for argument in arguments), "--json")
     assert result.exit_code == 0, result.stderr
-    json.loads(result.stdout)
+    for document in result.stdout.splitlines() if command in LINES else [result.stdout]:
+        json.loads(document)
 
 
-@pytest.mark.parametrize("command", EVERY_COMMAND, ids=" ".join)
-def test_every_command_has_words_for_people(fakes: Fakes, command: tuple[str, ...]) -> None:
-    result = tessera(*command)
+@pytest.mark.parametrize(("command", "arguments"), EVERY_CALL)
+def test_every_command_has_words_for_people(here: Path, command: tuple[str, ...], arguments: tuple[str, ...]) -> None:
+    result = tessera(*command, *(argument.format(here=here) for argument in arguments))
     assert result.exit_code == 0, result.stderr
     assert result.stdout or result.stderr
+
+
+def test_gc_says_what_it_removed_or_would_remove(fakes: Fakes) -> None:
+    assert "removed 2 files (3 MB) and 1 unfinished uploads" in tessera("gc").stderr
+    assert "would remove 2 files" in tessera("gc", "--dry-run", "--grace", 0.5).stderr
+    first, second = fakes.registry.collected
+    assert (first.dry_run, first.HasField("grace")) == (False, False)
+    assert (second.dry_run, second.grace.seconds) == (True, 1800)
+
+
+def test_tags_are_set_and_removed(fakes: Fakes) -> None:
+    tags = json.loads(tessera("versions", "tag", "puzzle", 1, "site=roof", "by=hand=held", "--remove", "old", "--json").stdout)["tags"]
+    assert tags == {"site": "roof", "by": "hand=held"}
+    for arguments, said in (
+        ([], "nothing to change"),
+        (["site"], "tag site: write tag KEY=VALUE"),
+        (["a=1", "a=2"], "tag a is given twice"),
+    ):
+        result = tessera("versions", "tag", "puzzle", 1, *arguments)
+        assert result.exit_code == 1
+        assert said in result.stderr
+
+
+def test_a_token_goes_out_in_the_clear_only_if_told(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TESSERA_TOKEN", "secret")
+    monkeypatch.setenv("TESSERA_REGISTRY_ADDRESS", "registry.invalid:8010")
+    refused = tessera("models", "list")
+    assert refused.exit_code == 1
+    assert "set tls_ca, or allow_insecure" in refused.stderr
+    sent = tessera("--allow-insecure", "--timeout", 0.1, "models", "list")
+    assert "in the clear" not in sent.stderr, "and tries to reach the registry"
+    assert sent.exit_code != refused.exit_code
+    monkeypatch.setenv("TESSERA_ALLOW_INSECURE", "1")
+    assert "in the clear" not in tessera("--timeout", 0.1, "models", "list").stderr
 
 
 def test_json_keeps_numbers_and_shortens_enums(fakes: Fakes) -> None:
