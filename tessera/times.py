@@ -50,6 +50,7 @@ def to_duration(seconds: float) -> Duration:
 def timedelta_of(duration: Duration, field: str) -> timedelta:
     """Return a span of time that came over the wire. Raises InvalidArgumentError if no span of time is as long."""
     try:
+        duration.ToJsonString()  # refuses what a Duration must not be: longer than 10,000 years, or of parts with different signs
         return duration.ToTimedelta()
     except (OverflowError, ValueError) as error:
         raise InvalidArgumentError(f"{field}: {error}", field=field) from error

@@ -10,12 +10,17 @@ from sqlalchemy.engine import Engine
 from services.trainer.jobs import find_job
 from services.trainer.messages import as_json, job_message
 from services.trainer.tables import OPEN, Job, Outcome, State
-from services.trainer.times import Clock, microseconds, now
 from services.trainer.transitions import begin_attempt, end_attempt, newest_number, revive_attempt
 from tessera.api.trainer.v1 import trainer_pb2 as pb
 from tessera.errors import FailedPreconditionError, StaleFenceError
 from tessera.queue import LEASE_LOST
 from tessera.sql import reading, writing
+from tessera.texts import check_text, clean_text
+from tessera.times import Clock, microseconds, now, timedelta_of
+
+LONGEST_NAME = 256
+LONGEST_ERROR = 4096
+"""Of what a worker reports as the reason of a failure no more is kept, characters."""
 
 
 class Attempts:
@@ -41,9 +46,11 @@ class Attempts:
             The job, and the attempt's number.
 
         Raises:
+            InvalidArgumentError: The worker's name is not 1 to 256 characters.
             NotFoundError: No such job.
             FailedPreconditionError: The job has ended, or another attempt at it is alive.
         """
+        check_text(worker, "worker", LONGEST_NAME, least=1)
         with writing(self._engine) as session:
             job = find_job(session, job_id, lock=True)
             if job.state == State.RUNNING and self._has_passed(job):
@@ -74,9 +81,13 @@ class Attempts:
             Whether a person asked to stop.
 
         Raises:
+            InvalidArgumentError: The time to go or the experiment's id is none.
             NotFoundError: No such job.
             StaleFenceError: A later attempt has begun, or the job has ended.
         """
+        check_text(experiment_id, "experiment_id", LONGEST_NAME)
+        if progress is not None:
+            timedelta_of(progress.eta, "progress.eta")
         with writing(self._engine) as session:
             job = find_job(session, job_id, lock=True)
             self._check_fence(job, number)
@@ -101,7 +112,8 @@ class Attempts:
             if number == newest_number(job) and job.attempts and job.attempts[-1].outcome == outcome:
                 return job_message(job)
             self._check_fence(job, number)
-            end_attempt(job, outcome, error, now=self._clock(), retry_delay_s=self._retry_delay_s, version=version)
+            reason = clean_text(error, LONGEST_ERROR)
+            end_attempt(job, outcome, reason, now=self._clock(), retry_delay_s=self._retry_delay_s, version=version)
             return job_message(job)
 
     def lose_passed(self) -> list[str]:

@@ -7,12 +7,13 @@ from google.protobuf import json_format
 from sqlalchemy.engine import Engine
 
 from services.trainer.messages import as_json
+from services.trainer.schemas import check_schema
 from services.trainer.tables import Family
-from services.trainer.times import Clock, microseconds, now
 from tessera.api.trainer.v1 import trainer_pb2 as pb
-from tessera.errors import InvalidArgumentError
 from tessera.names import check_name
 from tessera.sql import reading, writing
+from tessera.texts import check_text
+from tessera.times import Clock, microseconds, now
 
 LONGEST_WORKER_NAME = 256
 
@@ -35,15 +36,16 @@ class Families:
         """Keep what a worker can train; of two workers that describe one family differently the later one is believed.
 
         Raises:
-            InvalidArgumentError: The worker has no name, or a family or an architecture an invalid one.
+            InvalidArgumentError: The worker has no name, or a family or an architecture has an invalid one or a schema that is none.
         """
-        if not 1 <= len(worker) <= LONGEST_WORKER_NAME:
-            raise InvalidArgumentError(f"worker takes 1 to {LONGEST_WORKER_NAME} characters, not {len(worker)}", field="worker")
+        check_text(worker, "worker", LONGEST_WORKER_NAME, least=1)
         known = list(families)
         for index, family in enumerate(known):
             check_name(family.name, f"families[{index}].name")
+            check_schema(family.hyperparameters_schema, f"families[{index}].hyperparameters_schema")
             for architecture in family.architectures:
                 check_name(architecture.name, f"families[{index}].architectures.name")
+                check_schema(architecture.model_config_schema, f"families[{index}].architectures.model_config_schema")
         with writing(self._engine) as session:
             for family in sorted(known, key=lambda family: family.name):  # the same order everywhere: no deadlock
                 session.merge(Family(name=family.name, definition=as_json(family), worker=worker, seen_time=self._clock()))

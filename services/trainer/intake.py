@@ -9,7 +9,7 @@ from services.trainer.registry import Registry
 from services.trainer.validation import check_spec, complete_spec
 from tessera import telemetry
 from tessera.api.trainer.v1 import trainer_pb2 as pb
-from tessera.errors import InvalidArgumentError
+from tessera.texts import check_text
 
 LONGEST_KEY = 256
 
@@ -35,15 +35,12 @@ class Intake:
             The job, and whether it was made now.
 
         Raises:
-            InvalidArgumentError: The spec cannot be trained, or the key is too long.
+            InvalidArgumentError: The spec cannot be trained, or the key is no text of at most 256 characters.
             AlreadyExistsError: The key was used with another spec.
             NotFoundError: An input is not stored in the registry.
             UnavailableError: The registry cannot be asked for the inputs.
         """
-        if len(idempotency_key) > LONGEST_KEY:
-            raise InvalidArgumentError(
-                f"idempotency_key takes at most {LONGEST_KEY} characters, not {len(idempotency_key)}", field="idempotency_key"
-            )
+        check_text(idempotency_key, "idempotency_key", LONGEST_KEY)
         complete = complete_spec(spec)
         if (known := await asyncio.to_thread(self._jobs.find_submitted, complete, idempotency_key)) is not None:
             return known, False

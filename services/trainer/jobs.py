@@ -6,23 +6,27 @@ from sqlalchemy.orm import Session
 
 from services.trainer.messages import as_json, job_message
 from services.trainer.tables import OPEN, Job, State
-from services.trainer.times import Clock, now
 from services.trainer.transitions import end_job, settle_job
 from tessera.api.trainer.v1 import trainer_pb2 as pb
 from tessera.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
+from tessera.names import check_name
 from tessera.sql import reading, writing
+from tessera.texts import check_text
+from tessera.times import Clock, now
 
 PAGE_SIZE = 100
 LARGEST_PAGE = 1000
+LONGEST_ID = 256
 
 
 def find_job(session: Session, job_id: str, *, lock: bool = False) -> Job:
     """Return the row of a job; with `lock` nobody else changes it before the session ends.
 
     Raises:
+        InvalidArgumentError: That is no id.
         NotFoundError: No such job.
     """
-    query = sa.select(Job).where(Job.id == job_id)
+    query = sa.select(Job).where(Job.id == check_text(job_id, "id", LONGEST_ID))
     row = session.scalars(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no job {job_id!r}", field="id")
@@ -114,7 +118,7 @@ class Jobs:
         """Return a page of jobs, newest first, and the token of the next page (empty on the last).
 
         Raises:
-            InvalidArgumentError: The size is not 0 to 1000, or the token is not one of ours.
+            InvalidArgumentError: The size is not 0 to 1000, the token is not one of ours, or the model has no valid name.
         """
         if not 0 <= page_size <= LARGEST_PAGE:
             raise InvalidArgumentError(f"page_size is {page_size}; it takes 1 to {LARGEST_PAGE}, or 0 for {PAGE_SIZE}", field="page_size")
@@ -127,7 +131,7 @@ class Jobs:
         if state:
             query = query.where(Job.state.in_([state, State.ENDING] if state == State.RUNNING else [state]))
         if model:
-            query = query.where(Job.model == model)
+            query = query.where(Job.model == check_name(model, "model"))
         with reading(self._engine) as session:
             rows = list(session.scalars(query))
             return [job_message(row) for row in rows[:limit]], str(rows[limit - 1].row) if len(rows) > limit else ""

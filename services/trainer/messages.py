@@ -3,10 +3,11 @@
 from typing import Any
 
 from google.protobuf import json_format
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.trainer import tables
-from services.trainer.times import to_timestamp
 from tessera.api.trainer.v1 import trainer_pb2 as pb
+from tessera.times import to_timestamp
 
 
 def job_message(row: tables.Job) -> pb.Job:
@@ -22,8 +23,8 @@ def job_message(row: tables.Job) -> pb.Job:
         experiment_id=row.experiment_id,
         cancel_requested=row.cancel_requested,
         create_time=to_timestamp(row.create_time),
-        start_time=to_timestamp(row.start_time),
-        finish_time=to_timestamp(row.finish_time),
+        start_time=_time(row.start_time),
+        finish_time=_time(row.finish_time),
     )
     if row.progress is not None:
         json_format.ParseDict(row.progress, job.progress)
@@ -38,7 +39,7 @@ def attempt_message(row: tables.Attempt) -> pb.Attempt:
         resumed_from_epoch=row.resumed_from_epoch,
         error=row.error,
         start_time=to_timestamp(row.start_time),
-        finish_time=to_timestamp(row.finish_time),
+        finish_time=_time(row.finish_time),
     )
 
 
@@ -50,3 +51,7 @@ def spec_message(spec: dict[str, Any]) -> pb.JobSpec:
 def as_json(message: pb.JobSpec | pb.Progress | pb.Family) -> dict[str, Any]:
     """Return a message as it is kept in a row."""
     return json_format.MessageToDict(message, preserving_proto_field_name=True)
+
+
+def _time(moment: int | None) -> Timestamp | None:
+    return None if moment is None else to_timestamp(moment)

@@ -9,9 +9,9 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.sql.elements import ColumnElement
 
 from services.trainer.tables import ENDED, Job, State
-from services.trainer.times import Clock, microseconds, now
 from services.trainer.transitions import newest_number
 from tessera.sql import reading, writing
+from tessera.times import Clock, microseconds, now
 
 BATCH = 500
 

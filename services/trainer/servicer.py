@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 
 from services.trainer.attempts import Attempts
 from services.trainer.dispatcher import Dispatcher
@@ -18,6 +17,7 @@ from tessera.api.trainer.v1 import trainer_pb2 as pb
 from tessera.api.trainer.v1 import trainer_pb2_grpc, worker_pb2, worker_pb2_grpc
 from tessera.errors import InvalidArgumentError
 from tessera.rpc.auth import Role
+from tessera.times import to_duration
 
 TRAINER_ROLES = {
     "ListFamilies": Role.READER,
@@ -93,14 +93,14 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         """Keep what a worker announces."""
         await asyncio.to_thread(self._families.announce, request.worker, request.families)
         return worker_pb2.RegisterWorkerResponse(
-            heartbeat_interval=_duration(self._attempts.lease_s), queue_lease=_duration(self._queue_lease_s)
+            heartbeat_interval=to_duration(self._attempts.lease_s), queue_lease=to_duration(self._queue_lease_s)
         )
 
     async def ClaimJob(self, request: worker_pb2.ClaimJobRequest, context: Context) -> worker_pb2.ClaimJobResponse:  # noqa: N802
         """Begin an attempt."""
         job, attempt = await asyncio.to_thread(self._attempts.claim, request.job_id, request.worker, request.delivery_count)
         self._watch.tell(job.id)
-        return worker_pb2.ClaimJobResponse(job=job, attempt=attempt, lease=_duration(self._attempts.lease_s))
+        return worker_pb2.ClaimJobResponse(job=job, attempt=attempt, lease=to_duration(self._attempts.lease_s))
 
     async def ReportProgress(  # noqa: N802
         self, request: worker_pb2.ReportProgressRequest, context: Context
@@ -129,9 +129,3 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         self._watch.tell(job.id)
         self._dispatcher.wake()
         return worker_pb2.FinishAttemptResponse(job=job)
-
-
-def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration

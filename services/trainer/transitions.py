@@ -2,7 +2,7 @@
 
 from services.trainer import metrics
 from services.trainer.tables import Attempt, Job, Outcome, State
-from services.trainer.times import microseconds
+from tessera.times import microseconds
 
 COUNTED = frozenset({Outcome.RETRYABLE, Outcome.LOST})
 """Outcomes that use up one of a job's attempts."""

@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from typing import Any
 
-from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError, best_match
 
+from services.trainer.schemas import find_mistake, values_of
 from tessera.api.trainer.v1 import trainer_pb2 as pb
 from tessera.errors import InvalidArgumentError
 from tessera.names import check_alias, check_name, check_sha256, shown
+from tessera.texts import check_text
+from tessera.times import timedelta_of
 
 MAX_ATTEMPTS = 3
 MOST_ATTEMPTS = 10
@@ -41,11 +41,10 @@ def check_spec(spec: pb.JobSpec, families: Iterable[pb.Family]) -> None:
     check_name(spec.model, "spec.model")
     if spec.alias:
         check_alias(spec.alias, "spec.alias")
-    if len(spec.name) > LONGEST_NAME:
-        raise InvalidArgumentError(f"spec.name takes at most {LONGEST_NAME} characters, not {len(spec.name)}", field="spec.name")
+    check_text(spec.name, "spec.name", LONGEST_NAME)
     if not 1 <= spec.max_attempts <= MOST_ATTEMPTS:
         raise InvalidArgumentError(f"spec.max_attempts takes 1 to {MOST_ATTEMPTS}, not {spec.max_attempts}", field="spec.max_attempts")
-    if not 0 < spec.attempt_timeout.ToTimedelta().total_seconds() <= LONGEST_ATTEMPT_S:
+    if not 0 < timedelta_of(spec.attempt_timeout, "spec.attempt_timeout").total_seconds() <= LONGEST_ATTEMPT_S:
         raise InvalidArgumentError("spec.attempt_timeout takes more than 0 s and at most 30 days", field="spec.attempt_timeout")
     family = _pick("family", spec.family, families, field="spec.family")
     architecture = _pick("architecture", spec.architecture, family.architectures, field="spec.architecture")
@@ -63,17 +62,13 @@ def _pick(what: str, name: str, candidates: Iterable[Any], *, field: str) -> Any
 
 def _check_settings(what: str, settings: Struct, schema: Struct, *, field: str) -> None:
     """Check one group of settings against its JSON schema."""
-    values, rules = json_format.MessageToDict(settings), json_format.MessageToDict(schema)
+    values, rules = values_of(settings, field), values_of(schema, field)
     known = rules.get("properties", {})
     if rules.get("additionalProperties") is False:
         for name in values:
             if name not in known:
                 raise InvalidArgumentError.unknown(what, name, known, field=f"{field}.{name}")
-    try:
-        error: ValidationError | None = best_match(Draft202012Validator(rules).iter_errors(values))
-    except SchemaError as broken:
-        raise InvalidArgumentError(f"the schema of {field} that workers announced is not valid: {broken.message}", field=field) from broken
-    if error is not None:
+    if (error := find_mistake(values, rules, field)) is not None:
         path = ".".join([field, *map(str, error.absolute_path)])
         raise InvalidArgumentError(f"{path}: {error.message}", field=path)
 

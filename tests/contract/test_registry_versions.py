@@ -281,7 +281,7 @@ def test_no_version_ever_refers_to_a_blob_that_a_concurrent_collection_removed(c
     assert len(core.registry.versions.page("cells", PageRequest()).versions) == sum(isinstance(outcome, int) for outcome in made)
 
 
-@pytest.mark.parametrize("missing", [0, 40, 400, 4000])
+@pytest.mark.parametrize("missing", [0, 4000])
 def test_a_manifest_that_was_taken_can_be_read_again_however_large_it_is(core: RegistryCore, missing: int) -> None:
     artifact = Artifact(changes={"mappings": {"text": ""}})
     artifact.changes = {"mappings": {"text": "x" * (MAX_MANIFEST_BYTES - missing - len(artifact.manifest()))}}

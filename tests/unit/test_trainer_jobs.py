@@ -81,5 +81,5 @@ def test_families_are_kept_as_announced_last_and_forgotten_when_nobody_announces
     assert trainer_core.families.list() == [new]
     with pytest.raises(InvalidArgumentError, match=r"families\[0\].name"):
         trainer_core.families.announce("w", [pb.Family(name="../x")])
-    with pytest.raises(InvalidArgumentError, match="worker takes 1 to 256"):
+    with pytest.raises(InvalidArgumentError, match="worker: 0 characters; it takes 1 to 256"):
         trainer_core.families.announce("", [])

@@ -37,7 +37,8 @@ def test_a_good_spec_passes_with_whole_numbers_that_protobuf_keeps_as_floats() -
         ({"model": "../../etc"}, "spec.model", "not a valid name"),
         ({"model": "a\u0000b"}, "spec.model", "not a valid name"),
         ({"alias": "12"}, "spec.alias", "looks like a version"),
-        ({"name": "x" * 257}, "spec.name", "at most 256"),
+        ({"name": "x" * 257}, "spec.name", "takes 0 to 256"),
+        ({"name": "nul\u0000"}, "spec.name", "control characters"),
         ({"family": "lego"}, "spec.family", "unknown family 'lego'; known: fake"),
         ({"architecture": "huge"}, "spec.architecture", "unknown architecture 'huge'; known: tiny"),
         (
