@@ -11,7 +11,7 @@ from services.registry.tables import Alias, AliasChange, Model
 from services.registry.tokens import PageRequest, Position, decode, encode
 from tessera.api.common.v1 import common_pb2
 from tessera.api.registry.v1 import registry_pb2 as pb
-from tessera.errors import ConflictError, NotFoundError
+from tessera.errors import ConflictError, FailedPreconditionError, NotFoundError
 from tessera.names import check_alias, check_name
 from tessera.sql import reading
 from tessera.texts import check_text
@@ -47,11 +47,11 @@ class Aliases:
             expected: Where the caller believes it points, 0 for nowhere; None: move it from wherever it is.
             actor: Who asks.
             reason: Why, at most 1024 characters.
-            fence: Refuses an attempt that is over.
+            fence: Refuses an attempt that is over, and a version that was not registered under the fence's key as idempotency key.
 
         Raises:
             NotFoundError: No such model or version.
-            FailedPreconditionError: The version is retired.
+            FailedPreconditionError: The version is retired, or not of the fence's key.
             ConflictError: The alias points elsewhere.
         """
         check_alias(alias, "alias")
@@ -60,6 +60,8 @@ class Aliases:
             check_fence(session, fence)
             owner = find_model(session, model, "model")
             target = find_ready(session, model, number)
+            if fence and target.idempotency_key != fence.key:
+                raise FailedPreconditionError(f"version {number} of {model!r} was not made by {fence.key!r}", field="fence.key")
             current = _compare(owner, alias, expected)
             if alias in owner.aliases:
                 owner.aliases[alias].version_id, owner.aliases[alias].number = target.id, number

@@ -14,12 +14,13 @@ from tessera.rpc.server import Service
 
 _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["RegistryService"]
 
-# Servers that only serve read and hold leases; whoever trains publishes; what removes something for good is for operators.
+# Servers that only serve read and hold leases; whoever trains publishes; what removes something, or changes what production uses, is for
+# operators: SetAlias too, unless a job calls it (see there).
 _READER = {
     *("GetModel", "ListModels", "GetVersion", "ListVersions", "VerifyVersion", "ListAliasHistory", "GetExperiment", "ListExperiments"),
     *("GetDownload", "DownloadBlob", "AcquireLease", "ReleaseLease", "Watch"),
 }
-_OPERATOR = {"DeleteModel", "DeleteVersion", "CollectGarbage"}
+_OPERATOR = {"DeleteModel", "DeleteVersion", "DeleteAlias", "CollectGarbage"}
 
 
 class RegistryServicer(ModelCalls, BlobCalls, VersionCalls, ExperimentCalls, WatchCalls, pb_grpc.RegistryServiceServicer):

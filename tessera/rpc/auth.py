@@ -8,11 +8,9 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Self
 
-from tessera.errors import InvalidArgumentError
+from tessera.errors import InvalidArgumentError, PermissionDeniedError
 
 _SHA256_HEX_DIGITS = 64
-
-_identity: ContextVar[str] = ContextVar("tessera_identity", default="anonymous")
 
 
 class Role(IntEnum):
@@ -21,9 +19,9 @@ class Role(IntEnum):
     READER = 1
     """Read and predict."""
     PUBLISHER = 2
-    """Also train and register versions."""
+    """Also train and register versions, and point an alias at a version of one's own, as jobs do."""
     OPERATOR = 3
-    """Also delete, collect garbage, and move what production uses."""
+    """Also delete, collect garbage, and point any alias at any version."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,9 @@ class Grant:
     sha256: str
     role: Role
     identity: str
+
+
+_caller: ContextVar[Grant | None] = ContextVar("tessera_caller", default=None)
 
 
 class Tokens:
@@ -74,12 +75,28 @@ def hash_token(token: str) -> str:
 
 def current_identity() -> str:
     """Return who makes the call that is being served; `anonymous` on a server without tokens."""
-    return _identity.get()
+    caller = _caller.get()
+    return caller.identity if caller else "anonymous"
 
 
-def set_identity(identity: str) -> None:
+def set_caller(grant: Grant) -> None:
     """Say who makes the call of this task."""
-    _identity.set(identity)
+    _caller.set(grant)
+
+
+def require(least: Role, action: str) -> None:
+    """Return if the call being served may do something; a server without tokens lets everybody.
+
+    Args:
+        least: The role that it takes.
+        action: What it is, for the message.
+
+    Raises:
+        PermissionDeniedError: The caller has a lesser role.
+    """
+    caller = _caller.get()
+    if caller and caller.role < least:
+        raise PermissionDeniedError(f"{action} needs the role {least.name.lower()}; {caller.identity} is {caller.role.name.lower()}")
 
 
 def _parse(line: str, path: Path, number: int) -> Grant:

@@ -7,7 +7,7 @@ import asyncio
 from services.registry.calls.base import Calls, Context, fence_of, page_of
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.errors import InvalidArgumentError
-from tessera.rpc.auth import current_identity
+from tessera.rpc.auth import Role, current_identity, require
 from tessera.times import timedelta_of
 
 
@@ -39,7 +39,9 @@ class ModelCalls(Calls):
         return pb.DeleteModelResponse()
 
     async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.SetAliasResponse:
-        """Move an alias."""
+        """Move an alias. Without a fence, which lets a job point at its own version only, this is for operators."""
+        if not request.HasField("fence"):
+            require(Role.OPERATOR, "SetAlias without the fence of a job")
         change = await self._change(
             self._registry.aliases.set,
             request.model,

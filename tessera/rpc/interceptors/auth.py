@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from tessera.errors import PermissionDeniedError, UnauthenticatedError
-from tessera.rpc.auth import Role, Tokens, set_identity
+from tessera.errors import UnauthenticatedError
+from tessera.rpc.auth import Role, Tokens, require, set_caller
 from tessera.rpc.interceptors.base import CallInterceptor, Context, Method
 
 
@@ -37,6 +37,5 @@ class AuthInterceptor(CallInterceptor):
         grant = self._tokens.find(token.strip())
         if grant is None:
             raise UnauthenticatedError("this token is not known here")
-        if grant.role < least:
-            raise PermissionDeniedError(f"{method.name} needs the role {least.name.lower()}; {grant.identity} is {grant.role.name.lower()}")
-        set_identity(grant.identity)
+        set_caller(grant)
+        require(least, method.name)

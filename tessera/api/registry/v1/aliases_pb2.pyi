@@ -96,7 +96,9 @@ class SetAliasRequest(_message.Message):
     """Why; goes to the history."""
     @_builtins.property
     def fence(self) -> _common_pb2.Fence:
-        """Optional: refused with ABORTED if a higher token was seen under its key."""
+        """What a job sends, which may move the alias only to the version that it registered with the fence's key as idempotency key; refused with
+        ABORTED if a higher token was seen under the key. Without a fence the call takes the role "operator".
+        """
 
     def __init__(
         self,

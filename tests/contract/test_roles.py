@@ -1,0 +1,52 @@
+"""Who may call what: every method of every service with its least role. A change here is a change of the security model."""
+
+from typing import Any, cast
+
+from services.inference.__main__ import build_services
+from services.registry.servicer import registry_service
+from services.trainer.servicer import TRAINER_ROLES, WORKER_ROLES
+from tessera.rpc.auth import Role
+
+
+def by_role(roles: Any) -> dict[str, set[str]]:
+    return {role.name: {method for method, least in roles.items() if least is role} for role in Role}
+
+
+def test_the_registry() -> None:
+    nothing = cast("Any", None)
+    assert by_role(registry_service(nothing, nothing).roles) == {
+        "READER": {
+            *("GetModel", "ListModels", "GetVersion", "ListVersions", "VerifyVersion", "ListAliasHistory"),
+            *("GetExperiment", "ListExperiments", "GetDownload", "DownloadBlob", "AcquireLease", "ReleaseLease", "Watch"),
+        },
+        "PUBLISHER": {
+            *("CreateModel", "UpdateModel", "CreateVersion", "UpdateVersion", "BeginUpload", "UploadBlob", "CompleteUpload"),
+            *("CreateExperiment", "LogMetrics", "FinishExperiment"),
+            "SetAlias",  # with the fence of a job; OPERATOR without, see tests/integration/test_registry_roles.py
+        },
+        "OPERATOR": {"DeleteModel", "DeleteVersion", "DeleteAlias", "CollectGarbage"},
+    }
+
+
+def test_the_trainer() -> None:
+    assert by_role(TRAINER_ROLES) == {
+        "READER": {"ListFamilies", "GetJob", "ListJobs", "WatchJob"},
+        "PUBLISHER": {"SubmitJob", "CancelJob"},
+        "OPERATOR": set(),
+    }
+
+
+def test_what_workers_call() -> None:
+    assert by_role(WORKER_ROLES) == {
+        "READER": set(),
+        "PUBLISHER": {"RegisterWorker", "ClaimJob", "ReportProgress", "FinishAttempt"},
+        "OPERATOR": set(),
+    }
+
+
+def test_inference() -> None:
+    roles = {service.descriptor.name: by_role(service.roles) for service in build_services(cast("Any", None))}
+    assert roles == {
+        "PuzzleService": {"READER": {"ClassifyCell"}, "PUBLISHER": set(), "OPERATOR": set()},
+        "ServingService": {"READER": {"ListServed"}, "PUBLISHER": set(), "OPERATOR": set()},
+    }
