@@ -11,6 +11,7 @@ from tessera.api.registry.v1 import registry_pb2
 from tessera.api.trainer.v1 import trainer_pb2
 from tessera.client.registry import RegistryClient
 from tessera.errors import FailedPreconditionError, InvalidArgumentError
+from trainers.lineage import git_commit
 from trainers.patience import patiently
 
 _MOST_EPOCHS = 500
@@ -48,6 +49,7 @@ class ExperimentLog:
             architecture=spec.architecture,
             model_config=spec.model_config,
             hyperparameters=spec.hyperparameters,
+            git_commit=await asyncio.to_thread(git_commit),
             job_id=self._job.id,
         )
         experiment = await patiently("create experiment", partial(self._registry.create_experiment, wanted, self._fence))

@@ -1,6 +1,5 @@
 """A training job from its settings to its artifact, without anything of processes or networks."""
 
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from trainers.artifact import write_artifact
 from trainers.families import find_family
 from trainers.family import Family, Hyperparameters
+from trainers.lineage import git_commit
 from trainers.loop import Report, train
 
 ARTIFACT = "artifact"
@@ -106,12 +106,3 @@ def _facts(job: Job, family: Family, settings: Hyperparameters) -> dict[str, Any
             "job_id": job.job_id,
         },
     }
-
-
-def git_commit() -> str:
-    """Return the commit of the training code, with `-dirty` behind it if files were changed since; empty outside of a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603 - fixed words
-    except (OSError, subprocess.SubprocessError):
-        return ""

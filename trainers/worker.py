@@ -25,6 +25,7 @@ from tessera.lifecycle import launch, run
 from tessera.queue import Delivery, WorkQueue, connect, training_queue
 from tessera.rpc.channel import open_channel
 from trainers.attempt import Attempt, ChildPolicy, Outcome
+from trainers.lineage import fill_in_defaults
 from trainers.patience import patiently
 from trainers.reporting import Reporter
 from trainers.settings import WorkerSettings
@@ -165,6 +166,9 @@ class Worker:
             log.info("nothing to do for this entry", job=job_id, reason=error.message)
             await queue.ack(delivery.id)
             return
+        for family in self._families:
+            if family.name == claim.job.spec.family:
+                fill_in_defaults(claim.job.spec, family)
         log.info("attempt begins", job=job_id, attempt=claim.attempt)
         lease_s = claim.lease.ToTimedelta().total_seconds()
         self._attempt = attempt = Attempt(
