@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TypeVar
 
-from tessera.errors import CancelledError
+from tessera.errors import CancelledError, DeadlineExceededError
 
 T = TypeVar("T")
 
@@ -18,33 +18,52 @@ DEPTH = 4
 MAX_TRANSFERS = 32
 """Uploads that move at once, and chunks that are read at once; others wait for their turn."""
 
+MAX_JOBS = 8
+"""Versions that are read as a whole at once, to be made or verified, and collections of garbage; others wait for their turn."""
+
+IDLE_S = 60.0
+"""An upload whose next bytes do not come within this time is broken off: it holds a thread and space on the disk."""
+
 
 class Transfers:
     """Moves blobs between async streams and blocking iterators, in constant memory.
 
-    They have their own threads: neither slow uploads nor long verifications keep downloads or the database's readers waiting.
+    Uploads, downloads, and what reads whole blobs have their own threads each: none keeps another or the database's readers waiting.
+
+    Args:
+        idle_s: An upload whose next bytes do not come within this time is broken off, seconds.
     """
 
     name = "transfers"
 
-    def __init__(self) -> None:
+    def __init__(self, idle_s: float = IDLE_S) -> None:
+        self._idle_s = idle_s
         self._writers = ThreadPoolExecutor(MAX_TRANSFERS, thread_name_prefix="upload")
         self._readers = ThreadPoolExecutor(MAX_TRANSFERS, thread_name_prefix="download")
+        self._jobs = ThreadPoolExecutor(MAX_JOBS, thread_name_prefix="blobs")
+        self._collector = ThreadPoolExecutor(1, thread_name_prefix="garbage")
 
     async def run(self, function: Callable[[], T]) -> T:
         """Run something that reads whole blobs."""
-        return await asyncio.get_running_loop().run_in_executor(self._writers, contextvars.copy_context().run, function)
+        return await _run(self._jobs, function)
+
+    async def collect(self, function: Callable[[], T]) -> T:
+        """Run a collection of garbage: one at a time, and beside what makes versions."""
+        return await _run(self._collector, function)
 
     async def feed(self, consume: Callable[[Iterator[bytes]], None], chunks: AsyncIterator[bytes]) -> None:
         """Run `consume` in a thread on the chunks of an async stream.
 
         If the stream breaks off, the caller goes away or this is cancelled, the iterator that `consume` reads raises, and this returns
         only after `consume` has cleaned up. If `consume` raises, the rest of the stream is not read.
+
+        Raises:
+            DeadlineExceededError: The next chunk did not come in time.
         """
         room = asyncio.Semaphore(DEPTH)
         pipe = _Pipe(asyncio.get_running_loop(), room)
         consuming = asyncio.get_running_loop().run_in_executor(self._writers, consume, pipe.read())
-        sending = asyncio.ensure_future(_send(chunks, pipe, room))
+        sending = asyncio.ensure_future(_send(chunks, pipe, room, self._idle_s))
         try:
             await asyncio.wait({consuming, sending}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -80,8 +99,8 @@ class Transfers:
 
     async def stop(self) -> None:
         """Wait for the threads to end."""
-        await asyncio.to_thread(self._writers.shutdown)
-        await asyncio.to_thread(self._readers.shutdown)
+        for pool in (self._writers, self._readers, self._jobs, self._collector):
+            await asyncio.to_thread(pool.shutdown)
 
     async def check(self) -> None:
         """Always ready."""
@@ -118,8 +137,22 @@ class _Pipe:
             raise CancelledError("the upload was broken off")
 
 
-async def _send(chunks: AsyncIterator[bytes], pipe: _Pipe, room: asyncio.Semaphore) -> None:
-    async for chunk in chunks:
+async def _send(chunks: AsyncIterator[bytes], pipe: _Pipe, room: asyncio.Semaphore, idle_s: float) -> None:
+    """Hand over what comes; the time that the store takes to make room does not count."""
+    while (chunk := await _next(chunks, idle_s)) is not None:
         await room.acquire()
         pipe.put(chunk)
     pipe.complete()
+
+
+async def _next(chunks: AsyncIterator[bytes], idle_s: float) -> bytes | None:
+    """Return the next chunk, None after the last."""
+    try:
+        async with asyncio.timeout(idle_s):
+            return await anext(chunks, None)
+    except TimeoutError:
+        raise DeadlineExceededError(f"no bytes of the upload came for {idle_s:g} s; send it again from the beginning") from None
+
+
+async def _run(pool: ThreadPoolExecutor, function: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(pool, contextvars.copy_context().run, function)

@@ -53,4 +53,4 @@ class VersionCalls(Calls):
     async def CollectGarbage(self, request: pb.CollectGarbageRequest, context: Context) -> pb.CollectGarbageResponse:
         """Remove blobs that nothing needs."""
         grace = timedelta_of(request.grace, "grace") if request.HasField("grace") else DEFAULT_GRACE
-        return await self._transfers.run(partial(self._registry.garbage.collect, grace, dry_run=request.dry_run))
+        return await self._transfers.collect(partial(self._registry.garbage.collect, grace, dry_run=request.dry_run))
