@@ -1,13 +1,16 @@
 """The inference service as a process: it outlives its registry, stops without losing a request, and shows what it does."""
 
 import asyncio
+import os
 import urllib.request
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from grpc_health.v1 import health_pb2
 
+from model_store.manifest import Manifest
 from tessera.api.inference.v1.serving_pb2 import SERVED_STATE_FAILED
 from tessera.client.inference import InferenceClient
 from tessera.client.registry import RegistryClient
@@ -37,6 +40,19 @@ async def wait_for(client: InferenceClient, version: int) -> None:
         return any(one.version == version and "champion" in one.aliases for one in (await client.list_served()).versions)
 
     await poll(reached)
+
+
+async def reader_of(fifo: Path) -> int:
+    """Wait until somebody has opened a FIFO to read it; return the descriptor that keeps the reader waiting, to be closed."""
+    writers: list[int] = []
+
+    async def has_reader() -> bool:
+        with suppress(OSError):  # ENXIO: nobody reads yet
+            writers.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(writers)
+
+    await poll(has_reader)
+    return writers[0]
 
 
 async def reachable(registry: RegistryClient) -> bool:
@@ -108,10 +124,17 @@ async def test_a_version_that_could_not_be_fetched_is_tried_again_when_the_regis
 ) -> None:
     await publish_version(registry, MODEL, TinyModel(marker=1), alias="champion")
     await wait_for(client, 1)
-    await publish_version(registry, MODEL, TinyModel(marker=2))
-    await registry.set_alias(MODEL, "champion", 2)
-    registry_process.kill()  # perhaps before, perhaps after the server has fetched version 2
-    assert (await client.classify_cell(tensor(piece()), MODEL)).answered_by.version in {1, 2}
+    version = await publish_version(registry, MODEL, TinyModel(marker=2))
+    graph = Manifest.parse((await registry.get_version(MODEL, version=2)).manifest_json).files_in_role("graph")[0]
+    (blob,) = registry_process.blobs.rglob(graph.sha256)
+    kept = blob.rename(blob.with_name("kept"))
+    os.mkfifo(blob)  # whoever reads it waits
+    await registry.set_alias(MODEL, "champion", version.version)
+    writer = await reader_of(blob)
+    registry_process.kill()  # in the middle of the fetch
+    os.close(writer)
+    assert (await client.classify_cell(tensor(piece()), MODEL)).answered_by.version == 1
+    kept.replace(blob)
     await asyncio.to_thread(registry_process.start)
     await wait_for(client, 2)
     assert all(one.state != SERVED_STATE_FAILED for one in (await client.list_served()).versions)

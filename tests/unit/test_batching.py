@@ -52,6 +52,15 @@ class Model:
         return REGISTRY.get_sample_value(metric, {"model": self.name, **labels}) or 0.0
 
 
+class Clock:
+    """Stands in for the module `time`; it stands still until a test moves it."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 @asynccontextmanager
 async def batcher(model: Model, **options: int) -> AsyncIterator[Batcher]:
     limits = {"max_rows": 8, "queue_size": 100, "instances": 1, **options}
@@ -260,19 +269,21 @@ async def test_one_bad_request_does_not_fail_its_neighbours() -> None:
     assert model.counted("inference_failed_total") == 1
 
 
-async def test_a_request_that_expires_while_a_failed_batch_is_retried_is_not_computed_again() -> None:
+async def test_a_request_that_expires_while_a_failed_batch_is_retried_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model()
+    clock = Clock()
+    monkeypatch.setattr("services.inference.batches.time", clock)
+    monkeypatch.setattr("services.inference.batching.time", clock)
 
     def run(inputs: Tensors) -> Tensors:
-        rows = inputs["x"]
-        if len(rows) > 1:
-            time.sleep(0.1)  # longer than the second request has
+        if len(inputs["x"]) > 1:
+            clock.now += 2  # longer than the second request has
         return model.run(inputs)
 
     batches = Batcher(run, ModelMetrics.of(model.name), max_rows=8, queue_size=10, instances=1)
     first = await busy(model, batches)
     bad = asyncio.create_task(batches.submit(request(POISON), FOREVER))
-    late = asyncio.create_task(batches.submit(request(1.0), time.monotonic() + 0.08))
+    late = asyncio.create_task(batches.submit(request(1.0), clock.now + 1))
     await asyncio.sleep(0)
     model.gate.set()
     outcomes = await asyncio.gather(bad, late, return_exceptions=True)
