@@ -45,15 +45,25 @@ def files_below(folder: Path) -> list[Path]:
 
 
 FILL = """
-    import resource, sys
+    import errno, io, os, resource, sys
     from pathlib import Path
     from model_store.local import LocalStore
     from model_store.store import BlobRef
     from tessera.errors import ResourceExhaustedError
 
-    root, limit = Path(sys.argv[1]), int(sys.argv[2])
-    if limit:
+    root, trouble, limit = Path(sys.argv[1]), sys.argv[2], 1 << 20
+
+    class FullDisk(io.FileIO):
+        def write(self, data):
+            room = limit - self.tell()
+            if room <= 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data[:room])
+
+    if trouble == "file size limit":
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    elif trouble != "full tmpfs":
+        os.fdopen = lambda descriptor, mode, buffering: FullDisk(descriptor, mode)
     store = LocalStore(root)
     small, large = b"small", bytes(8 << 20)
     store.write(BlobRef.of_bytes(small), [small])
@@ -74,13 +84,14 @@ def assert_full(output: str, reason: str) -> None:
     assert (files, small) == ("files: 1", "small: True")
 
 
-@pytest.mark.parametrize("trouble", ["file size limit", "full tmpfs"] if _can_mount() else ["file size limit"])
+@pytest.mark.parametrize(
+    "trouble", ["file size limit", "full tmpfs" if _can_mount() else "ENOSPC injected at the write call, for want of a tmpfs"]
+)
 def test_a_blob_that_finds_no_space_is_refused_and_leaves_nothing(tmp_path: Path, trouble: str) -> None:
-    if trouble == "file size limit":
-        assert_full(run(FILL, tmp_path, 1 << 20), os.strerror(errno.EFBIG))
-    else:
-        shell = ("sh", "-c", 'mount -t tmpfs -o size=1m none "$0" && exec "$@"', str(tmp_path))
-        assert_full(run(FILL, tmp_path, 0, prefix=(*IN_NAMESPACE, *shell)), os.strerror(errno.ENOSPC))
+    shell = ("sh", "-c", 'mount -t tmpfs -o size=1m none "$0" && exec "$@"', str(tmp_path))
+    prefix = (*IN_NAMESPACE, *shell) if trouble == "full tmpfs" else ()
+    reason = errno.EFBIG if trouble == "file size limit" else errno.ENOSPC
+    assert_full(run(FILL, tmp_path, trouble, prefix=prefix), os.strerror(reason))
 
 
 def test_a_killed_writer_leaves_no_blob_and_its_rest_is_removed_once_it_is_old(tmp_path: Path) -> None:

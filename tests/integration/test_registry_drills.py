@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import resource
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +15,8 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.api.registry.v1 import registry_pb2_grpc
-from tessera.errors import AlreadyExistsError, TesseraError, UnavailableError
+from tessera.blobs import upload_bytes
+from tessera.errors import AlreadyExistsError, ResourceExhaustedError, TesseraError, UnavailableError
 from tessera.rpc.channel import open_channel
 from tessera.rpc.status import rpc_errors
 from tests.fixtures.postgres import PostgresServer
@@ -134,6 +136,26 @@ async def test_without_its_blob_store_the_registry_is_not_serving_and_recovers_b
         await stub.UploadBlob(iter([pb.UploadBlobRequest(header=pb.BlobHeader(sha256=hashlib.sha256(b"").hexdigest()))]))
     registry_process.blobs.unlink()
     await asyncio.to_thread(registry_process.wait_for_health, HealthCheckResponse.SERVING)
+
+
+async def test_a_full_disk_refuses_an_upload_with_the_reason_and_the_registry_serves_on(
+    registry_process: RegistryProcess, stub: Stub
+) -> None:
+    def files() -> list[Path]:
+        return [path for path in registry_process.blobs.rglob("*") if path.is_file()]
+
+    large = bytes(8 * MIB)
+    # No file may grow beyond this: the kernel refuses the write as it does on a full disk.
+    resource.prlimit(registry_process.process.pid, resource.RLIMIT_FSIZE, (4 * MIB, resource.RLIM_INFINITY))
+    with pytest.raises(ResourceExhaustedError, match="no space left"):
+        await upload_bytes(stub, large)
+    assert files() == []
+    await asyncio.to_thread(registry_process.wait_for_health, HealthCheckResponse.SERVING)
+    small = await upload_bytes(stub, b"small")
+    assert [path.name for path in files()] == [small.sha256]
+    await stub.CreateModel(pb.CreateModelRequest(name="cells"))
+    resource.prlimit(registry_process.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert (await upload_bytes(stub, large)).size_bytes == len(large)
 
 
 async def test_an_uploader_that_goes_away_leaves_nothing(registry_process: RegistryProcess) -> None:
