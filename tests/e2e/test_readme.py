@@ -1,5 +1,6 @@
 """Every command in the README runs, in the order in which a reader meets them, against a stack of its own."""
 
+import json
 import os
 import re
 import subprocess
@@ -56,3 +57,16 @@ def test_every_command_of_the_readme_works(shell: dict[str, str], tmp_path: Path
             ["bash", "-euo", "pipefail", "-c", script], env=shell, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
         )
         assert result.returncode == 0, f"{block}\n--- stdout\n{result.stdout[-4000:]}\n--- stderr\n{result.stderr[-4000:]}"
+    check_aim(shell, tmp_path / "demo.json")
+
+
+def check_aim(shell: dict[str, str], figures: Path) -> None:
+    """Check what the README promises of its demo; the second run asks the version that the first one trained."""
+    subprocess.run(["tessera", "demo", "--json", str(figures)], env=shell, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    demo = json.loads(figures.read_text())
+    assert (demo["family"], demo["architecture"], demo["parameters"]) == ("puzzle_cells", "cells_exp4", 632_566)
+    assert demo["epochs"] <= 100
+    assert demo["top1"] >= 0.993
+    assert demo["top5"] == 1.0
+    assert (demo["requests"], demo["errors"], demo["version"]) == (950, 0, 1)
+    assert [Path(picture).suffix for picture in demo["pictures"]] == [".png"] * 3
