@@ -20,6 +20,7 @@ from tessera.cli.versions import download_files
 from tessera.cli.watching import follow
 from tessera.client.trainer import FINISHED
 from tessera.errors import DataLossError, DeadlineExceededError, FailedPreconditionError, NotFoundError
+from tessera.names import DEFAULT_ALIAS
 from tessera.tasks import puzzle_cells
 from tessera.tasks.images import encode_png, load_image
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 FAMILY = puzzle_cells.NAME
-ALIAS = "champion"
+ALIAS = DEFAULT_ALIAS
 ANNOUNCE_TIMEOUT_S = 120.0
 SERVE_TIMEOUT_S = 120.0
 POLL_S = 0.1
