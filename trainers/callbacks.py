@@ -1,11 +1,9 @@
 """What happens beside the steps of the loop: reports, evaluations with pictures, checkpoints."""
 
-from __future__ import annotations
-
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -13,9 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from tessera.errors import InvalidArgumentError
 from trainers.family import Training
-
-if TYPE_CHECKING:
-    from trainers.loop import Report
+from trainers.progress import Report
 
 _REPORT_EVERY_S = 0.25
 _KEEP = 2

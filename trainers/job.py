@@ -11,7 +11,8 @@ from trainers.artifact import write_artifact
 from trainers.families import find_family
 from trainers.family import Family, Hyperparameters
 from trainers.lineage import git_commit
-from trainers.loop import Report, train
+from trainers.loop import train
+from trainers.progress import Report
 
 ARTIFACT = "artifact"
 """Directory of the finished version, below the attempt's."""

@@ -4,10 +4,9 @@ Whatever is random in an epoch (data order, dropout) follows from the seed and t
 from the checkpoint of epoch n goes on exactly as if it had never stopped.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 import torch
@@ -23,26 +22,11 @@ from trainers.architectures import Network
 from trainers.callbacks import Checkpoints, Evaluation, ProgressReports
 from trainers.checkpoints import AtomicCheckpointIO, is_readable
 from trainers.family import Hyperparameters, Tensors, Training
+from trainers.progress import Report
 from trainers.quiet import quiet_libraries
 from trainers.sampling import EpochBatches, seed_epoch
 
 _log = structlog.get_logger()
-
-
-class Report(Protocol):
-    """Who wants to know how a training goes."""
-
-    def phase(self, name: str) -> None:
-        """Something else begins: "prepare", "train", "evaluate", "export"."""
-
-    def progress(self, *, epoch: int, epochs: int, step: int, steps: int, loss: float) -> None:
-        """So many epochs and steps are done."""
-
-    def epoch(self, number: int, metrics: dict[str, float]) -> None:
-        """An epoch is finished and its checkpoint is on disk."""
-
-    def resumed(self, epoch: int, history: Mapping[int, dict[str, float]]) -> None:
-        """Training goes on behind this epoch; the metrics of the epochs up to it, by number, once more."""
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,27 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
+
+
+class Report(Protocol):
+    """Who wants to know how a training goes."""
+
+    def phase(self, name: str) -> None:
+        """Something else begins: "prepare", "train", "evaluate", "export"."""
+
+    def progress(self, *, epoch: int, epochs: int, step: int, steps: int, loss: float) -> None:
+        """So many epochs and steps are done."""
+
+    def epoch(self, number: int, metrics: dict[str, float]) -> None:
+        """An epoch is finished and its checkpoint is on disk."""
+
+    def resumed(self, epoch: int, history: Mapping[int, dict[str, float]]) -> None:
+        """Training goes on behind this epoch; the metrics of the epochs up to it, by number, once more."""
 
 
 class PipeReport:
-    """A `trainers.loop.Report` that writes to a pipe.
+    """A `Report` that writes to a pipe.
 
     While it is open (`with`), the newest progress is repeated, so that long steps (preparing, evaluating, exporting) look alive. If
     nothing new happens for too long the repeating ends: a training that hangs must not look alive for ever.
