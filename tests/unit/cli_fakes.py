@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from typer.testing import CliRunner, Result
 
 from tessera.api.inference.v1 import puzzle_pb2, puzzle_pb2_grpc, serving_pb2, serving_pb2_grpc
 from tessera.api.registry.v1 import registry_pb2, registry_pb2_grpc
 from tessera.api.trainer.v1 import trainer_pb2, trainer_pb2_grpc
+from tessera.cli.main import app
 
 DIGEST = "5a" * 32
 MANIFEST = {
@@ -207,6 +209,11 @@ def serve_fakes() -> Iterator[Fakes]:
         yield fakes
     finally:
         server.stop(None).wait()
+
+
+def tessera(*arguments: object) -> Result:
+    """Run the command in this process."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def _version(model: registry_pb2.Model, number: int, *, with_manifest: bool = False) -> registry_pb2.Version:
