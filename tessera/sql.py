@@ -7,6 +7,7 @@ snapshot from its first statement to its last on both databases.
 
 import importlib
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from sqlalchemy import exc
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from tessera.errors import FailedPreconditionError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
 
@@ -59,6 +60,14 @@ def open_database(url: str) -> Engine:
         connect = {"connect_timeout": 5, "options": POSTGRESQL_OPTIONS}
         return sa.create_engine(parsed, pool_pre_ping=True, pool_size=8, max_overflow=8, pool_timeout=LOCK_TIMEOUT_S, connect_args=connect)
     raise InvalidArgumentError.unknown("database", parsed.drivername, ["sqlite", "postgresql+psycopg"], field="database_url")
+
+
+def close_database(engine: Engine) -> None:
+    """Close all connections. Threads whose calls were cancelled do not know it; they get a moment to give theirs back."""
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while isinstance(engine.pool, QueuePool) and engine.pool.checkedout() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    engine.dispose()
 
 
 def _open_sqlite(url: URL) -> Engine:

@@ -7,7 +7,7 @@ from sqlalchemy.engine import Engine
 
 from model_store.store import BlobStore
 from tessera.errors import UnavailableError
-from tessera.sql import check_database, migrate
+from tessera.sql import check_database, close_database, migrate
 
 log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ class Storage:
 
     async def stop(self) -> None:
         """Close all connections."""
-        await asyncio.to_thread(self._engine.dispose)
+        await asyncio.to_thread(close_database, self._engine)
 
     async def check(self) -> None:
         """Raise UnavailableError while one of the two does not answer."""

@@ -6,7 +6,7 @@ import grpc
 from redis.asyncio import Redis
 from sqlalchemy.engine import Engine
 
-from tessera.sql import check_database, migrate
+from tessera.sql import check_database, close_database, migrate
 
 MIGRATIONS = "services.trainer.migrations"
 
@@ -25,7 +25,7 @@ class Database:
 
     async def stop(self) -> None:
         """Close the connections."""
-        await asyncio.to_thread(self._engine.dispose)
+        await asyncio.to_thread(close_database, self._engine)
 
     async def check(self) -> None:
         """Raise UnavailableError unless the database answers."""

@@ -18,7 +18,7 @@ from services.registry.core import Registry
 from services.registry.storage import MIGRATIONS
 from services.registry.tokens import PageRequest
 from tessera.api.registry.v1 import registry_pb2 as pb
-from tessera.sql import migrate, open_database
+from tessera.sql import close_database, migrate, open_database
 from tests.fixtures.many_versions import fill
 from tests.fixtures.registry import serve_registry
 
@@ -53,7 +53,7 @@ def large(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     migrate(engine, MIGRATIONS)
     fill(engine, COUNT)
     yield Large(url, engine, store, Registry.over(engine, store))
-    engine.dispose()
+    close_database(engine)
     if not on_sqlite:
         request.getfixturevalue("postgres_server").drop_database(url)
 
@@ -159,7 +159,7 @@ def test_a_missing_index_would_be_found_out(large: Large) -> None:
         assert waste(connection, statement, parameters) != []
         connection.rollback()
         assert waste(connection, statement, parameters) == []
-    engine.dispose()
+    close_database(engine)
 
 
 @pytest.mark.parametrize("model", ["", "model-007"])
