@@ -50,11 +50,11 @@ def _run(directory: Path, report: PipeReport) -> int:
             from trainers.job import Job, run
 
             metrics = run(Job.model_validate_json((directory / "job.json").read_bytes()), directory, report)
-            report.done(metrics)
     except Exception as error:
         traceback.print_exc()
         report.error(describe(error), permanent=is_permanent(error))
         return 1
+    report.done(metrics)
     return 0
 
 

@@ -144,6 +144,7 @@ def test_two_stacks_live_side_by_side_and_a_killed_supervisor_leaves_no_orphan(s
 
 def test_a_port_in_use_is_named_with_the_setting(stack: Stack) -> None:
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of a stack before may linger here
         taken.bind(("127.0.0.1", stack.base + 10))
         taken.listen()
         done = stack.run("up", "--detach")
