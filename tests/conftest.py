@@ -18,6 +18,7 @@ pytest_plugins = [
     "tests.fixtures.trainer",
     "tests.fixtures.inference",
     "tests.fixtures.family",
+    "tests.fixtures.collector",
 ]
 
 

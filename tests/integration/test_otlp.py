@@ -1,40 +1,14 @@
 """Spans reach a collector: a receiver of OTLP over gRPC takes what real processes send."""
 
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import grpc
-import pytest
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from tessera.rpc.channel import open_channel
+from tests.fixtures.collector import Collector
 from tests.fixtures.echo import NAME, call
 from tests.integration.test_lifecycle import send, started
-
-
-class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    def __init__(self) -> None:
-        self.spans: dict[str, list[Any]] = {}
-
-    async def Export(self, request: Any, context: Any) -> Any:
-        for resource in request.resource_spans:
-            service = next(item.value.string_value for item in resource.resource.attributes if item.key == "service.name")
-            for scope in resource.scope_spans:
-                self.spans.setdefault(service, []).extend(scope.spans)
-        return trace_service_pb2.ExportTraceServiceResponse()
-
-
-@pytest.fixture
-async def collector() -> AsyncIterator[tuple[Collector, str]]:
-    server = grpc.aio.server()
-    servicer = Collector()
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    yield servicer, f"http://127.0.0.1:{port}"
-    await server.stop(1)
 
 
 async def test_a_process_sends_its_spans_before_it_ends(collector: tuple[Collector, str], tmp_path: Path) -> None:
