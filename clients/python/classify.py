@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from tessera.client import Client
+from tessera.errors import TesseraError
 
 
 async def main(model: str, piece: str, address: str = "127.0.0.1:8001") -> None:
@@ -23,4 +24,7 @@ async def main(model: str, piece: str, address: str = "127.0.0.1:8001") -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    try:
+        asyncio.run(main(*sys.argv[1:]))
+    except TesseraError as error:
+        sys.exit(f"{error.code}: {error.message}")

@@ -8,6 +8,7 @@ import typer
 from tessera.cli import output
 from tessera.cli.connection import run
 from tessera.cli.options import Json, Model
+from tessera.errors import InvalidArgumentError
 from tessera.names import DEFAULT_ALIAS
 
 if TYPE_CHECKING:
@@ -31,12 +32,19 @@ def predict(
 
     for piece in pieces:
         check_readable(piece, str(piece))
+    images = [piece.read_bytes() for piece in pieces]
+
+    async def ask(client: "Client", piece: Path, image: bytes) -> "pb.ClassifyCellResponse":
+        chosen = None if version is not None else alias
+        try:
+            return await client.inference.classify_cell(image, model, version=version, alias=chosen, top_k=top_k)
+        except InvalidArgumentError as error:
+            if error.field != "image":
+                raise
+            raise InvalidArgumentError(f"{piece}: {error.message}") from error  # of several files, which one
 
     async def main(client: "Client") -> "list[pb.ClassifyCellResponse]":
-        chosen = None if version is not None else alias
-        return [
-            await client.inference.classify_cell(piece.read_bytes(), model, version=version, alias=chosen, top_k=top_k) for piece in pieces
-        ]
+        return [await ask(client, piece, image) for piece, image in zip(pieces, images, strict=True)]
 
     answers = run(ctx, main)
     if json:
