@@ -70,9 +70,9 @@ class Child:
                 signal.pause()
             if self.misbehaves("die_at", epoch):
                 os.kill(os.getpid(), signal.SIGKILL)
-            if self.misbehaves("raise_at", epoch):
+            if self.misbehaves("raise_at", epoch) and Path(self.wishes.get("raise_when_exists", "/")).exists():
                 raise RuntimeError(f"epoch {epoch} went wrong")
-            if time.monotonic() >= until:
+            if time.monotonic() >= until and not self.misbehaves("raise_at", epoch):
                 return
             time.sleep(0.02)
 

@@ -27,6 +27,7 @@ FAMILY = {
             "die_at": {"type": "integer"},
             "kill_worker_at": {"type": "integer"},
             "raise_at": {"type": "integer"},
+            "raise_when_exists": {"type": "string"},
             "permanent": {"type": "boolean"},
             "faulty_attempts": {"type": "integer"},
         },

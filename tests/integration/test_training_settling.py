@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -61,11 +62,13 @@ async def test_a_job_that_was_cancelled_behind_its_version_says_so_and_moves_no_
     assert (experiment.state, experiment.version) == (registry_pb2.EXPERIMENT_STATE_SUCCEEDED, 1)
 
 
-async def test_a_failure_is_told_only_when_the_registry_has_said_that_nothing_came_of_it(training: TrainingStack) -> None:
+async def test_a_failure_is_told_only_when_the_registry_has_said_that_nothing_came_of_it(training: TrainingStack, tmp_path: Path) -> None:
     training.start_worker()
-    job_id = await training.submit(epochs=4, raise_at=3, permanent=True)
+    signal_file = tmp_path / "the-registry-is-away"
+    job_id = await training.submit(epochs=4, raise_at=3, raise_when_exists=str(signal_file), permanent=True)
     await training.until_training(job_id)
     training.registry.kill()
+    signal_file.touch()
     ending = await training.until(job_id, lambda job: job.attempts[0].HasField("finish_time"))
     assert (ending.state, ending.error) == (pb.JOB_STATE_RUNNING, "")
     assert ending in [job async for job in training.client.trainer.list_jobs(state=pb.JOB_STATE_RUNNING)]
