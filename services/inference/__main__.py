@@ -5,6 +5,7 @@ from services.inference.leases import Leases
 from services.inference.loading import Loader
 from services.inference.pool import Pool
 from services.inference.puzzle import TASK, PuzzleServicer
+from services.inference.routing import Router
 from services.inference.servicer import ServingServicer
 from services.inference.settings import InferenceSettings
 from tessera.api.inference.v1 import puzzle_pb2, serving_pb2
@@ -41,7 +42,7 @@ def build_services(pool: Pool) -> list[Service]:
     """Return the gRPC services over a pool."""
     puzzle, serving = puzzle_pb2.DESCRIPTOR.services_by_name, serving_pb2.DESCRIPTOR.services_by_name
     return [
-        Service(add_PuzzleServiceServicer_to_server, PuzzleServicer(pool), puzzle["PuzzleService"], {"ClassifyCell": Role.READER}),
+        Service(add_PuzzleServiceServicer_to_server, PuzzleServicer(Router(pool)), puzzle["PuzzleService"], {"ClassifyCell": Role.READER}),
         Service(add_ServingServiceServicer_to_server, ServingServicer(pool), serving["ServingService"], {"ListServed": Role.READER}),
     ]
 

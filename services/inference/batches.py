@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from opentelemetry.trace import Span
 
+from services.inference.options import CallOptions
 from services.inference.runtimes.runtime import Tensors
 from tessera.errors import DeadlineExceededError, TesseraError
 
@@ -24,12 +25,14 @@ class Answer:
         batch_size: Requests computed together, this one included.
         queue_s: Seconds in the queue.
         compute_s: Seconds in the model.
+        runtime: Name of the runtime that computed it.
     """
 
     outputs: Tensors
     batch_size: int
     queue_s: float
     compute_s: float
+    runtime: str
 
 
 @dataclass(eq=False, slots=True)
@@ -40,7 +43,7 @@ class Request:
         inputs: Every input of the model.
         rows: Extent of their first axis.
         kind: Requests of an equal kind can be computed together.
-        deadline: On the clock of `time.monotonic`, as all times here.
+        options: The caller's wishes; their deadline is on the clock of `time.monotonic`, as all times here.
         future: Where the caller waits.
         span: The caller's span.
         queued: When it came.
@@ -49,14 +52,14 @@ class Request:
     inputs: Tensors
     rows: int
     kind: object
-    deadline: float
+    options: CallOptions
     future: asyncio.Future[Answer]
     span: Span
     queued: float = field(default_factory=time.monotonic)
 
     def expired(self) -> bool:
         """Tell whether the deadline has passed."""
-        return time.monotonic() >= self.deadline
+        return time.monotonic() >= self.options.deadline
 
 
 @dataclass(frozen=True, slots=True)

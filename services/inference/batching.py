@@ -14,7 +14,8 @@ import structlog
 from opentelemetry import trace
 
 from services.inference.batches import Answer, Outcome, Request, Run, compute
-from services.inference.metrics import ModelMetrics
+from services.inference.metrics import EngineMetrics
+from services.inference.options import CallOptions
 from services.inference.runtimes.runtime import Tensors
 from services.inference.spans import record_batch
 from tessera.errors import DeadlineExceededError, InvalidArgumentError, ResourceExhaustedError, TesseraError
@@ -38,7 +39,7 @@ class Batcher:
         instances: Batches computed at the same time, each in a thread of its own.
     """
 
-    def __init__(self, run: Run, metrics: ModelMetrics, *, max_rows: int, queue_size: int, instances: int) -> None:
+    def __init__(self, run: Run, metrics: EngineMetrics, *, max_rows: int, queue_size: int, instances: int) -> None:
         self._run = run
         self._metrics = metrics
         self._max_rows = max_rows
@@ -50,12 +51,12 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(instances, thread_name_prefix=f"batch-{metrics.model}")
 
-    async def submit(self, inputs: Tensors, deadline: float) -> Answer:
+    async def submit(self, inputs: Tensors, options: CallOptions) -> Answer:
         """Compute one request, alone or together with others.
 
         Args:
             inputs: Every input of the model, checked; all with the same number of rows, at least one.
-            deadline: When the answer loses its value, on the clock of `time.monotonic`; `math.inf` for never.
+            options: The caller's wishes.
 
         Raises:
             InvalidArgumentError: More rows than a batch may have.
@@ -63,7 +64,7 @@ class Batcher:
             ResourceExhaustedError: The queue is full; `retry_after_s` says when there should be room.
             TesseraError: The model failed on this request.
         """
-        request = self._admit(inputs, deadline)
+        request = self._admit(inputs, options)
         self._queue.append(request)
         self._fill()
         try:
@@ -76,7 +77,7 @@ class Batcher:
         """End the threads, after the batches that run. Whoever still waits must have been cancelled before."""
         await asyncio.to_thread(self._threads.shutdown)
 
-    def _admit(self, inputs: Tensors, deadline: float) -> Request:
+    def _admit(self, inputs: Tensors, options: CallOptions) -> Request:
         arrays = inputs.values()
         rows = len(next(iter(arrays)))
         if rows > self._max_rows:
@@ -87,7 +88,7 @@ class Batcher:
             raise ResourceExhaustedError(message, retry_after_s=self._seconds_of_work())
         # Only what can be laid on top of each other is computed together.
         kind = tuple((array.shape[1:], array.dtype) for array in arrays)
-        return Request(inputs, rows, kind, deadline, self._loop.create_future(), trace.get_current_span())
+        return Request(inputs, rows, kind, options, self._loop.create_future(), trace.get_current_span())
 
     def _seconds_of_work(self) -> float:
         rows = sum(request.rows for request in self._queue)
@@ -98,7 +99,7 @@ class Batcher:
         if request not in self._queue:
             return
         self._queue.remove(request)
-        if time.monotonic() >= request.deadline - CLOCK_SKEW_S:
+        if time.monotonic() >= request.options.deadline - CLOCK_SKEW_S:
             self._metrics.expired("queue")
 
     def _fill(self) -> None:
@@ -149,14 +150,16 @@ class Batcher:
         queue_s = outcome.started - request.queued
         self._metrics.queue.observe(queue_s)
         if request.future.done():  # the caller went away meanwhile
-            if time.monotonic() >= request.deadline - CLOCK_SKEW_S:
+            if time.monotonic() >= request.options.deadline - CLOCK_SKEW_S:
                 self._metrics.expired("compute")
             return
         result = outcome.result
         if isinstance(result, Exception):
             request.future.set_exception(self._to_caller(result))
         else:
-            request.future.set_result(Answer(result, outcome.batch_size, queue_s, outcome.finished - outcome.started))
+            request.future.set_result(
+                Answer(result, outcome.batch_size, queue_s, outcome.finished - outcome.started, self._metrics.runtime)
+            )
 
     def _to_caller(self, error: Exception) -> TesseraError:
         """Return what a caller may know of an error; the rest goes to the log."""

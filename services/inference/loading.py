@@ -12,10 +12,10 @@ from model_store.manifest import Manifest
 from model_store.version_files import materialize, prune
 from services.inference.batching import Batcher
 from services.inference.golden import Golden
-from services.inference.metrics import ModelMetrics
+from services.inference.metrics import EngineMetrics
 from services.inference.runtimes import find_runtime
 from services.inference.runtimes.runtime import LoadedModel, Runtime, RuntimeOptions
-from services.inference.served import ServedModel, ServedTask
+from services.inference.served import Engine, ServedModel, ServedTask
 from tessera.api.registry.v1 import registry_pb2
 from tessera.client.registry import RegistryClient
 from tessera.errors import DataLossError, FailedPreconditionError, TesseraError
@@ -77,9 +77,9 @@ class Loader:
         except BaseException:
             files.close()
             raise
-        metrics = ModelMetrics.of(model)
+        metrics = EngineMetrics.of(model, manifest.runtime)
         batcher = Batcher(loaded.run, metrics, max_rows=max_rows, queue_size=self._queue_size, instances=self._instances)
-        return ServedModel(manifest, number, version.digest, loaded, batcher, release=files.close)
+        return ServedModel(manifest, number, version.digest, Engine(loaded, batcher), release=files.close)
 
     async def prune(self) -> None:
         """Remove files of versions that are not loaded, as far as they take up more than they may."""

@@ -9,15 +9,15 @@ SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 DECODE = Histogram("inference_decode_seconds", "Time to decode and preprocess a request", ["model"], buckets=SECONDS)
-QUEUE = Histogram("inference_queue_seconds", "Time that a request waits for its batch", ["model"], buckets=SECONDS)
-COMPUTE = Histogram("inference_compute_seconds", "Time that the model takes for a batch", ["model"], buckets=SECONDS)
+QUEUE = Histogram("inference_queue_seconds", "Time that a request waits for its batch", ["model", "runtime"], buckets=SECONDS)
+COMPUTE = Histogram("inference_compute_seconds", "Time that the model takes for a batch", ["model", "runtime"], buckets=SECONDS)
 ENCODE = Histogram("inference_encode_seconds", "Time to postprocess an answer", ["model"], buckets=SECONDS)
-BATCH_SIZE = Histogram("inference_batch_size", "Requests computed together", ["model"], buckets=SIZES)
+BATCH_SIZE = Histogram("inference_batch_size", "Requests computed together", ["model", "runtime"], buckets=SIZES)
 DEADLINE_EXPIRED = Counter(
     "inference_deadline_expired", "Requests whose deadline passed, by the phase in which they were dropped", ["model", "phase"]
 )
 SHED = Counter("inference_shed", "Requests refused to protect the server", ["model", "reason"])
-FAILED = Counter("inference_failed", "Requests on which the model failed", ["model"])
+FAILED = Counter("inference_failed", "Requests on which the model failed", ["model", "runtime"])
 LOADS = Counter("inference_loads", "Versions loaded, by outcome", ["model", "outcome"])
 LOAD_SECONDS = Histogram(
     "inference_load_seconds",
@@ -31,19 +31,32 @@ REGISTRY_REVISION = Gauge("inference_registry_revision", "Registry revision that
 
 @dataclass(frozen=True)
 class ModelMetrics:
-    """The metrics of one model, with the label bound once, since a request passes here several times."""
+    """What the calls of one model share, with the label bound once, since a request passes here several times."""
 
     model: str
     decode: Histogram = field(repr=False)
-    queue: Histogram = field(repr=False)
-    compute: Histogram = field(repr=False)
     encode: Histogram = field(repr=False)
-    batch_size: Histogram = field(repr=False)
 
     @classmethod
     def of(cls, model: str) -> Self:
         """Return the metrics of a model."""
-        return cls(model, *(histogram.labels(model) for histogram in (DECODE, QUEUE, COMPUTE, ENCODE, BATCH_SIZE)))
+        return cls(model, DECODE.labels(model), ENCODE.labels(model))
+
+
+@dataclass(frozen=True)
+class EngineMetrics:
+    """The metrics of one model in one runtime, with the labels bound once."""
+
+    model: str
+    runtime: str
+    queue: Histogram = field(repr=False)
+    compute: Histogram = field(repr=False)
+    batch_size: Histogram = field(repr=False)
+
+    @classmethod
+    def of(cls, model: str, runtime: str) -> Self:
+        """Return the metrics of a model in a runtime."""
+        return cls(model, runtime, *(histogram.labels(model, runtime) for histogram in (QUEUE, COMPUTE, BATCH_SIZE)))
 
     def expired(self, phase: str) -> None:
         """Count a request whose deadline passed in `phase`: queue or compute."""
@@ -55,4 +68,4 @@ class ModelMetrics:
 
     def failed(self) -> None:
         """Count a request on which the model failed."""
-        FAILED.labels(self.model).inc()
+        FAILED.labels(self.model, self.runtime).inc()

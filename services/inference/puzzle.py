@@ -1,6 +1,5 @@
 """PuzzleService: where a jigsaw piece belongs."""
 
-import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -9,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.manifest import Manifest
-from services.inference.calls import Phases, deadline_of, sign
 from services.inference.decoding import decode
-from services.inference.pool import Pool
-from services.inference.served import ServedModel, ServedTask
+from services.inference.options import call_options
+from services.inference.routing import Router
+from services.inference.served import ServedTask
 from tessera.api.inference.v1.puzzle_pb2 import CellCandidate, ClassifyCellRequest, ClassifyCellResponse
 from tessera.api.inference.v1.puzzle_pb2_grpc import PuzzleServiceServicer
 from tessera.errors import FailedPreconditionError, InvalidArgumentError
@@ -60,42 +59,29 @@ class PuzzleServicer(PuzzleServiceServicer):
     """Places pieces.
 
     Args:
-        pool: Where models are.
+        router: Where models are.
     """
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, router: Router) -> None:
+        self._router = router
 
     async def ClassifyCell(self, request: ClassifyCellRequest, context: Call) -> ClassifyCellResponse:  # noqa: N802 - its name in the API
         """Answer where a piece belongs."""
-        deadline = deadline_of(context)
-        with await self._pool.find(request.model) as served:
-            if served.manifest.task.name != puzzle_cells.NAME:
-                raise _other_task(served)
-            grid = grid_of(served.manifest)
+        with await self._router.begin(request.model, call_options(context)) as prediction:
+            prediction.require_task(puzzle_cells.NAME)
+            grid = grid_of(prediction.manifest)
             top_k = puzzle_cells.check_top_k(request.top_k, grid.columns, grid.rows)
-            started = time.monotonic()
             piece = await _piece(request)
-            decoded = time.monotonic()
-            answer = await served.submit({"image": piece[np.newaxis]}, deadline)
-            computed = time.monotonic()
-            candidates, probabilities = puzzle_cells.postprocess(answer.outputs["logits"][0], grid.columns, grid.rows, top_k)
+            outputs = await prediction.compute({"image": piece[np.newaxis]})
+            candidates, probabilities = puzzle_cells.postprocess(outputs["logits"][0], grid.columns, grid.rows, top_k)
             response = ClassifyCellResponse(
                 candidates=_candidates(candidates),
                 columns=grid.columns,
                 rows=grid.rows,
                 probabilities=probabilities if request.include_probabilities else None,
             )
-            sign(response.answered_by, served, answer, Phases(started, decoded, computed, time.monotonic()))
+            prediction.sign(response.answered_by)
             return response
-
-
-def _other_task(served: ServedModel) -> FailedPreconditionError:
-    return FailedPreconditionError(
-        f"{served.model} version {served.version} is a model of the task {served.manifest.task.name}, "
-        f"not of {puzzle_cells.NAME}, which ClassifyCell needs",
-        field="model",
-    )
 
 
 async def _piece(request: ClassifyCellRequest) -> NDArray[np.float32]:

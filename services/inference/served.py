@@ -12,6 +12,7 @@ from model_store.manifest import Manifest
 from services.inference.batches import Answer
 from services.inference.batching import Batcher
 from services.inference.metrics import ModelMetrics
+from services.inference.options import CallOptions
 from services.inference.runtimes.runtime import LoadedModel, Tensors
 from tessera.errors import TesseraError
 
@@ -31,6 +32,28 @@ class ServedTask:
     check: Callable[[Manifest], None]
 
 
+class Engine:
+    """A version in one runtime.
+
+    Args:
+        loaded: From the runtime.
+        batcher: Its queue.
+    """
+
+    def __init__(self, loaded: LoadedModel, batcher: Batcher) -> None:
+        self._loaded = loaded
+        self._batcher = batcher
+
+    async def submit(self, inputs: Tensors, options: CallOptions) -> Answer:
+        """Compute one request; see `Batcher.submit`."""
+        return await self._batcher.submit(inputs, options)
+
+    async def close(self) -> None:
+        """Unload it. Nobody may use it any more."""
+        await self._batcher.close()
+        await asyncio.to_thread(self._loaded.close)
+
+
 class ServedModel:
     """A version in memory. `with served:` around every use: it is not unloaded before the last user has left.
 
@@ -38,22 +61,18 @@ class ServedModel:
         manifest: Of the version.
         version: Its number.
         digest: sha256 of the manifest as stored.
-        loaded: From the runtime.
-        batcher: Its queue.
+        engine: What computes it.
         release: Lets go of its files; called when it has been unloaded.
     """
 
-    def __init__(
-        self, manifest: Manifest, version: int, digest: str, loaded: LoadedModel, batcher: Batcher, *, release: Callable[[], None]
-    ) -> None:
+    def __init__(self, manifest: Manifest, version: int, digest: str, engine: Engine, *, release: Callable[[], None]) -> None:
         self.manifest = manifest
         self.model = manifest.model
         self.version = version
         self.digest = digest
         self.metrics = ModelMetrics.of(manifest.model)
         self.in_flight = 0
-        self._loaded = loaded
-        self._batcher = batcher
+        self._engine = engine
         self._release = release
         self._unused = asyncio.Event()
         self._unused.set()
@@ -68,16 +87,15 @@ class ServedModel:
         if not self.in_flight:
             self._unused.set()
 
-    async def submit(self, inputs: Tensors, deadline: float) -> Answer:
+    async def submit(self, inputs: Tensors, options: CallOptions) -> Answer:
         """Compute one request; see `Batcher.submit`."""
-        return await self._batcher.submit(inputs, deadline)
+        return await self._engine.submit(inputs, options)
 
     async def close(self) -> None:
         """Wait until nobody uses it, then unload it. Nobody may begin to use it meanwhile."""
         await self._unused.wait()
-        await self._batcher.close()
         try:
-            await asyncio.to_thread(self._loaded.close)
+            await self._engine.close()
         finally:
             self._release()
 

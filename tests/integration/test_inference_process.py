@@ -158,10 +158,11 @@ async def test_metrics_show_every_phase(inference_process: InferenceProcess, reg
     await wait_for(client, 1)
     await asyncio.gather(*(client.classify_cell(tensor(piece(seed)), MODEL) for seed in range(10)))
     page = await asyncio.to_thread(_get, f"http://127.0.0.1:{inference_process.metrics_port}/metrics")
-    for phase in ("decode", "queue", "encode"):
+    for phase in ("decode", "encode"):
         assert f'inference_{phase}_seconds_count{{model="{MODEL}"}} 10.0' in page
     assert f'inference_model_info{{digest="{version.digest}",model="{MODEL}",version="1"}} 1.0' in page
-    assert f'inference_batch_size_sum{{model="{MODEL}"}} 10.0' in page
+    assert f'inference_batch_size_sum{{model="{MODEL}",runtime="onnxruntime"}} 10.0' in page
+    assert f'inference_queue_seconds_count{{model="{MODEL}",runtime="onnxruntime"}} 10.0' in page
     assert "inference_compute_seconds_count" in page
     assert 'grpc_server_handled_total{grpc_code="OK",grpc_method="ClassifyCell"' in page
 

@@ -1,7 +1,6 @@
 """Batching: answers are never mixed up, and nothing is computed for a caller who has gone."""
 
 import asyncio
-import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,12 +15,14 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from services.inference.batching import Batcher
-from services.inference.metrics import ModelMetrics
+from services.inference.metrics import EngineMetrics
+from services.inference.options import CallOptions
 from services.inference.runtimes.runtime import Tensors
 from tessera.errors import DeadlineExceededError, InvalidArgumentError, ResourceExhaustedError, TesseraError
 
 POISON = -1.0
-FOREVER = math.inf
+FOREVER = CallOptions()
+PAST = CallOptions(deadline=0.0)
 names = (f"batching-{number}" for number in count())
 
 
@@ -64,7 +65,7 @@ class Clock:
 @asynccontextmanager
 async def batcher(model: Model, **options: int) -> AsyncIterator[Batcher]:
     limits = {"max_rows": 8, "queue_size": 100, "instances": 1, **options}
-    made = Batcher(model.run, ModelMetrics.of(model.name), **limits)
+    made = Batcher(model.run, EngineMetrics.of(model.name, "onnxruntime"), **limits)
     yield made
     model.gate.set()
     await made.close()
@@ -108,7 +109,7 @@ def test_every_caller_gets_the_answer_to_its_own_request(calls: list[tuple[int, 
             values = [float(next(ids)) for _ in range(rows)]
             if fate == "poison":
                 values[-1] = POISON
-            call = asyncio.create_task(batches.submit(request(*values), time.monotonic() - 1 if fate == "expired" else FOREVER))
+            call = asyncio.create_task(batches.submit(request(*values), PAST if fate == "expired" else FOREVER))
             if fate == "cancel":
                 await asyncio.sleep(0)
                 call.cancel()
@@ -184,7 +185,7 @@ async def test_a_request_that_comes_too_late_is_not_computed() -> None:
     model = Model()
     async with batcher(model) as batches:
         with pytest.raises(DeadlineExceededError):
-            await batches.submit(request(1.0), time.monotonic() - 0.001)
+            await batches.submit(request(1.0), CallOptions(time.monotonic() - 0.001))
     assert model.computed == []
     assert model.counted("inference_deadline_expired_total", phase="queue") == 1
 
@@ -194,7 +195,7 @@ async def test_a_request_that_expires_in_the_queue_is_not_computed() -> None:
     async with batcher(model) as batches:
         first = await busy(model, batches)
         deadline = time.monotonic() + 0.05
-        late = asyncio.create_task(batches.submit(request(1.0), deadline))
+        late = asyncio.create_task(batches.submit(request(1.0), CallOptions(deadline)))
         on_time = asyncio.create_task(batches.submit(request(2.0), FOREVER))
         await until(lambda: time.monotonic() > deadline)
         model.gate.set()
@@ -211,7 +212,7 @@ async def test_a_caller_cancelled_by_its_deadline_is_counted_as_expired() -> Non
         first = await busy(model, batches)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.02):
-                await batches.submit(request(1.0), time.monotonic() + 0.02)
+                await batches.submit(request(1.0), CallOptions(time.monotonic() + 0.02))
         model.gate.set()
         await first
     assert model.computed == [100.0]
@@ -266,7 +267,7 @@ async def test_one_bad_request_does_not_fail_its_neighbours() -> None:
     assert not isinstance(good, BaseException)
     assert not isinstance(other, BaseException)
     assert (good.outputs["y"][0, 0], other.outputs["y"][0, 0], again.outputs["y"][0, 0]) == (2.0, 4.0, 10.0)
-    assert model.counted("inference_failed_total") == 1
+    assert model.counted("inference_failed_total", runtime="onnxruntime") == 1
 
 
 async def test_a_request_that_expires_while_a_failed_batch_is_retried_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,10 +281,10 @@ async def test_a_request_that_expires_while_a_failed_batch_is_retried_is_not_com
             clock.now += 2  # longer than the second request has
         return model.run(inputs)
 
-    batches = Batcher(run, ModelMetrics.of(model.name), max_rows=8, queue_size=10, instances=1)
+    batches = Batcher(run, EngineMetrics.of(model.name, "onnxruntime"), max_rows=8, queue_size=10, instances=1)
     first = await busy(model, batches)
     bad = asyncio.create_task(batches.submit(request(POISON), FOREVER))
-    late = asyncio.create_task(batches.submit(request(1.0), clock.now + 1))
+    late = asyncio.create_task(batches.submit(request(1.0), CallOptions(clock.now + 1)))
     await asyncio.sleep(0)
     model.gate.set()
     outcomes = await asyncio.gather(bad, late, return_exceptions=True)
@@ -297,7 +298,7 @@ async def test_a_model_that_loses_rows_fails_instead_of_mixing_up_answers() -> N
     def run(inputs: Tensors) -> Tensors:
         return {"y": inputs["x"][:1] if len(inputs["x"]) > 1 else inputs["x"]}
 
-    batches = Batcher(run, ModelMetrics.of(next(names)), max_rows=8, queue_size=10, instances=1)
+    batches = Batcher(run, EngineMetrics.of(next(names), "onnxruntime"), max_rows=8, queue_size=10, instances=1)
     with pytest.raises(TesseraError):
         await batches.submit(request(1.0, 2.0), FOREVER)
     assert (await batches.submit(request(7.0), FOREVER)).outputs["y"][0, 0] == 7.0

@@ -11,10 +11,10 @@ from model_store.manifest import FileEntry
 from services.inference.batching import Batcher
 from services.inference.catalogue import AliasKey, Catalogue
 from services.inference.leases import Leases
-from services.inference.metrics import ModelMetrics
+from services.inference.metrics import EngineMetrics
 from services.inference.pool import Pool
 from services.inference.runtimes.runtime import Tensors
-from services.inference.served import ServedModel
+from services.inference.served import Engine, ServedModel
 from tessera.api.common.v1.common_pb2 import ModelSelector
 from tessera.errors import FailedPreconditionError, NotFoundError, TesseraError, UnavailableError
 from tests.fixtures.inference import manifest_of
@@ -107,8 +107,8 @@ class FakeLoader:
         if failures := self.failures.get(key):
             raise failures.pop(0)
         loaded = self.memory[key] = Loaded()
-        batcher = Batcher(loaded.run, ModelMetrics.of(model), max_rows=1, queue_size=1, instances=1)
-        return ServedModel(manifest_of(model, FILES), number, "digest", loaded, batcher, release=loaded.release)
+        batcher = Batcher(loaded.run, EngineMetrics.of(model, "onnxruntime"), max_rows=1, queue_size=1, instances=1)
+        return ServedModel(manifest_of(model, FILES), number, "digest", Engine(loaded, batcher), release=loaded.release)
 
     async def prune(self) -> None:
         self.prunes += 1
