@@ -17,8 +17,9 @@ from services.inference.batches import Answer, Outcome, Request, Run, compute
 from services.inference.metrics import EngineMetrics
 from services.inference.options import CallOptions
 from services.inference.runtimes.runtime import Tensors
-from services.inference.spans import record_batch
+from services.inference.spans import traced
 from tessera.errors import DeadlineExceededError, InvalidArgumentError, ResourceExhaustedError, TesseraError
+from tessera.histogram import exemplar_id
 
 log = structlog.get_logger()
 
@@ -130,7 +131,8 @@ class Batcher:
 
     def _work(self, batch: Sequence[Request]) -> None:
         """Compute a batch; runs in a thread."""
-        self._loop.call_soon_threadsafe(self._finish, batch, compute(self._run, batch))
+        outcomes = traced(batch, self._metrics, lambda: compute(self._run, batch))
+        self._loop.call_soon_threadsafe(self._finish, batch, outcomes)
 
     def _finish(self, batch: Sequence[Request], outcomes: Sequence[Outcome]) -> None:
         self._idle += 1
@@ -142,13 +144,13 @@ class Batcher:
     def _measure(self, batch: Sequence[Request], outcomes: Sequence[Outcome]) -> None:
         seconds = outcomes[-1].finished - outcomes[0].started
         self._batch_s += 0.2 * (seconds - self._batch_s)
-        self._metrics.compute.observe(seconds)
-        self._metrics.batch_size.observe(len(batch))
-        record_batch(batch, outcomes)
+        trace_id = exemplar_id(batch[0].span)
+        self._metrics.compute.observe(seconds, trace_id)
+        self._metrics.batch_size.observe(len(batch), trace_id)
 
     def _settle(self, request: Request, outcome: Outcome) -> None:
         queue_s = outcome.started - request.queued
-        self._metrics.queue.observe(queue_s)
+        self._metrics.queue.observe(queue_s, exemplar_id(request.span))
         if request.future.done():  # the caller went away meanwhile
             if time.monotonic() >= request.options.deadline - CLOCK_SKEW_S:
                 self._metrics.expired("compute")

@@ -1,6 +1,9 @@
 """One call on its way through a version: what every service method does around its own work."""
 
+import asyncio
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -11,10 +14,41 @@ from services.inference.batches import Answer
 from services.inference.options import CallOptions
 from services.inference.runtimes.runtime import Tensors
 from services.inference.served import ServedModel
-from services.inference.spans import record
+from services.inference.spans import describe, record
 from tessera.api.inference.v1.serving_pb2 import AnsweredBy
-from tessera.errors import FailedPreconditionError
+from tessera.errors import FailedPreconditionError, TesseraError
+from tessera.histogram import exemplar_id
 from tessera.times import to_duration
+
+CLOCK_SKEW_S = 0.01
+"""gRPC may cancel a call this long before its deadline passes on our clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A call that is over, for those who watch calls.
+
+    Args:
+        served: The version that answered, or should have.
+        options: The caller's wishes.
+        inputs: What went into the model, with rows as the first axis; None if the call ended before.
+        answer: What came out; None if nothing did.
+        code: Name of the gRPC code with which the call ends.
+        seconds: From decoding to its end.
+        trace_id: 32 hexadecimal digits.
+    """
+
+    served: ServedModel
+    options: CallOptions
+    inputs: Tensors | None
+    answer: Answer | None
+    code: str
+    seconds: float
+    trace_id: str
+
+
+Watcher = Callable[[Ended], None]
+"""Is told of a call when it ends, on the event loop and before the caller has its answer: it must not block, and must not raise."""
 
 
 class Prediction:
@@ -23,13 +57,20 @@ class Prediction:
     Args:
         served: The version that answers; it is not unloaded before the block ends.
         options: The caller's wishes.
+        watchers: Are told how the call ended.
     """
 
-    def __init__(self, served: ServedModel, options: CallOptions) -> None:
+    __slots__ = ("_answer", "_computed", "_decoded", "_encoded", "_inputs", "_options", "_served", "_span", "_started", "_watchers")
+
+    def __init__(self, served: ServedModel, options: CallOptions, watchers: tuple[Watcher, ...] = ()) -> None:
         self._served = served
         self._options = options
+        self._watchers = watchers
+        self._inputs: Tensors | None = None
         self._answer: Answer | None = None
-        self._started = self._decoded = self._computed = time.monotonic()
+        self._span = trace.get_current_span()
+        self._decoded = self._computed = self._encoded = 0.0
+        self._started = time.monotonic()
 
     @property
     def manifest(self) -> Manifest:
@@ -41,7 +82,24 @@ class Prediction:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        """Write down where the time went, in the metrics and in the trace."""
         self._served.__exit__(kind, error, traceback)
+        ended = self._encoded or time.monotonic()
+        trace_id = exemplar_id(self._span)
+        metrics, seconds = self._served.metrics, ended - self._started
+        if self._inputs is not None:
+            metrics.decode.observe(self._decoded - self._started, trace_id)
+        code = self._code(error) if error else "OK"
+        if error:
+            metrics.unanswered(code, seconds, trace_id)
+        elif self._answer:
+            metrics.encode.observe(ended - self._computed, trace_id)
+            metrics.answered.observe(seconds, trace_id)
+        if trace_id:
+            self._trace(ended)
+        for watcher in self._watchers:
+            id_ = trace.format_trace_id(self._span.get_span_context().trace_id)
+            watcher(Ended(self._served, self._options, self._inputs, self._answer, code, seconds, id_))
 
     def require_task(self, name: str) -> None:
         """Raise FailedPreconditionError unless the version is one of this task."""
@@ -62,27 +120,42 @@ class Prediction:
             TesseraError: See `Batcher.submit`.
         """
         self._decoded = time.monotonic()
+        self._inputs = inputs
         self._answer = await self._served.submit(inputs, self._options)
         self._computed = time.monotonic()
         return self._answer.outputs
 
     def sign(self, answered_by: AnsweredBy) -> None:
-        """Write down which version answered and where the time went; in the metrics and in the trace as well. Ends encoding."""
+        """Write down in the answer which version gave it and where the time went. Ends encoding."""
         assert self._answer, "sign comes after compute"
-        encoded = time.monotonic()
-        decode_s, encode_s = self._decoded - self._started, encoded - self._computed
+        self._encoded = time.monotonic()
         served, answer = self._served, self._answer
         answered_by.model = served.model
         answered_by.version = served.version
         answered_by.digest = served.digest
         answered_by.runtime = answer.runtime
         answered_by.batch_size = answer.batch_size
-        answered_by.decode.CopyFrom(to_duration(decode_s))
+        answered_by.decode.CopyFrom(to_duration(self._decoded - self._started))
         answered_by.queue.CopyFrom(to_duration(answer.queue_s))
         answered_by.compute.CopyFrom(to_duration(answer.compute_s))
-        answered_by.encode.CopyFrom(to_duration(encode_s))
-        served.metrics.decode.observe(decode_s)
-        served.metrics.encode.observe(encode_s)
-        span = trace.get_current_span()
-        record("inference.decode", self._started, self._decoded, span)
-        record("inference.encode", self._computed, encoded, span)
+        answered_by.encode.CopyFrom(to_duration(self._encoded - self._computed))
+
+    def _code(self, error: BaseException) -> str:
+        """Return the name of the gRPC code of an error; count a deadline that passed before anything was computed."""
+        if isinstance(error, TesseraError):
+            return error.code
+        if not isinstance(error, asyncio.CancelledError):
+            return "INTERNAL"
+        if time.monotonic() < self._options.deadline - CLOCK_SKEW_S:
+            return "CANCELLED"
+        if self._inputs is None:
+            self._served.metrics.expired("decode")
+        return "DEADLINE_EXCEEDED"
+
+    def _trace(self, ended: float) -> None:
+        """Say in the call's span which version answered, and add the spans of its phases."""
+        describe(self._span, self._served.model, self._served.version, self._answer)
+        if self._inputs is not None:
+            record("inference.decode", self._started, self._decoded, self._span)
+        if self._computed:
+            record("inference.encode", self._computed, ended, self._span)

@@ -1,18 +1,30 @@
-"""The numbers that the inference service shows on /metrics, in seconds; never a request or a version as an unbounded label."""
+"""The numbers that the inference service shows on /metrics, in seconds. What each one tells stands in docs/guides/observability.md.
 
+A model is a label only while the registry or this server has it (`keep_models`), and a version only of `inference_model_info`.
+"""
+
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Literal, Self
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge
+
+from tessera.histogram import Histogram, Series
 
 SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
-DECODE = Histogram("inference_decode_seconds", "Time to decode and preprocess a request", ["model"], buckets=SECONDS)
-QUEUE = Histogram("inference_queue_seconds", "Time that a request waits for its batch", ["model", "runtime"], buckets=SECONDS)
-COMPUTE = Histogram("inference_compute_seconds", "Time that the model takes for a batch", ["model", "runtime"], buckets=SECONDS)
-ENCODE = Histogram("inference_encode_seconds", "Time to postprocess an answer", ["model"], buckets=SECONDS)
-BATCH_SIZE = Histogram("inference_batch_size", "Requests computed together", ["model", "runtime"], buckets=SIZES)
+Phase = Literal["decode", "queue", "compute"]
+"""Where a request was when its deadline passed."""
+Reason = Literal["queue_full", "deadline", "concurrency", "memory", "draining"]
+"""Why a request was refused: no room in the queue, no hope to meet its deadline, a limit of its model, or a server that stops."""
+
+DECODE = Histogram("inference_decode_seconds", "Time to decode and preprocess a request", ["model"], SECONDS)
+QUEUE = Histogram("inference_queue_seconds", "Time that a request waits for its batch", ["model", "runtime"], SECONDS)
+COMPUTE = Histogram("inference_compute_seconds", "Time that the model takes for a batch", ["model", "runtime"], SECONDS)
+ENCODE = Histogram("inference_encode_seconds", "Time to postprocess an answer", ["model"], SECONDS)
+TOTAL = Histogram("inference_total_seconds", "Time of a request from decoding to the encoded answer", ["model", "code"], SECONDS)
+BATCH_SIZE = Histogram("inference_batch_size", "Requests computed together", ["model", "runtime"], SIZES)
 DEADLINE_EXPIRED = Counter(
     "inference_deadline_expired", "Requests whose deadline passed, by the phase in which they were dropped", ["model", "phase"]
 )
@@ -23,48 +35,79 @@ LOAD_SECONDS = Histogram(
     "inference_load_seconds",
     "Time to download, verify, load, warm up and check a version",
     ["model"],
-    buckets=(0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200),
+    (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200),
 )
 MODEL_INFO = Gauge("inference_model_info", "1 for every version that answers", ["model", "version", "digest"])
 REGISTRY_REVISION = Gauge("inference_registry_revision", "Registry revision that this server has caught up with")
 
+_OF_A_MODEL = (DECODE, QUEUE, COMPUTE, ENCODE, TOTAL, BATCH_SIZE, DEADLINE_EXPIRED, SHED, FAILED, LOADS, LOAD_SECONDS)
+_models: set[str] = set()
+
+
+def keep_models(models: Collection[str]) -> None:
+    """Forget the numbers of all other models, so that names that callers make up and models that were deleted do not pile up."""
+    for model in _models.difference(models):
+        _models.remove(model)
+        for metric in _OF_A_MODEL:
+            metric.remove_by_labels({"model": model})
+
+
+def count_load(model: str, outcome: str, seconds: float) -> None:
+    """Count a version that became `ready` or `failed` this long after it was asked for."""
+    _models.add(model)
+    LOADS.labels(model, outcome).inc()
+    if outcome == "ready":
+        LOAD_SECONDS.labels(model).observe(seconds)
+
 
 @dataclass(frozen=True)
-class ModelMetrics:
-    """What the calls of one model share, with the label bound once, since a request passes here several times."""
+class _Counts:
+    """What can befall a request of a model anywhere on its way."""
 
     model: str
-    decode: Histogram = field(repr=False)
-    encode: Histogram = field(repr=False)
+
+    def expired(self, phase: Phase) -> None:
+        """Count a request whose deadline passed in this phase."""
+        DEADLINE_EXPIRED.labels(self.model, phase).inc()
+
+    def shed(self, reason: Reason) -> None:
+        """Count a request that was refused for this reason."""
+        SHED.labels(self.model, reason).inc()
+
+
+@dataclass(frozen=True)
+class ModelMetrics(_Counts):
+    """What the calls of one model share, with the labels bound once, since a request passes here several times."""
+
+    decode: Series = field(repr=False)
+    encode: Series = field(repr=False)
+    answered: Series = field(repr=False)
 
     @classmethod
     def of(cls, model: str) -> Self:
         """Return the metrics of a model."""
-        return cls(model, DECODE.labels(model), ENCODE.labels(model))
+        _models.add(model)
+        return cls(model, DECODE.labels(model), ENCODE.labels(model), TOTAL.labels(model, "OK"))
+
+    def unanswered(self, code: str, seconds: float, trace_id: str) -> None:
+        """Count a request that ended with this gRPC code instead of an answer, after so many seconds."""
+        TOTAL.labels(self.model, code).observe(seconds, trace_id)
 
 
 @dataclass(frozen=True)
-class EngineMetrics:
+class EngineMetrics(_Counts):
     """The metrics of one model in one runtime, with the labels bound once."""
 
-    model: str
     runtime: str
-    queue: Histogram = field(repr=False)
-    compute: Histogram = field(repr=False)
-    batch_size: Histogram = field(repr=False)
+    queue: Series = field(repr=False)
+    compute: Series = field(repr=False)
+    batch_size: Series = field(repr=False)
 
     @classmethod
     def of(cls, model: str, runtime: str) -> Self:
         """Return the metrics of a model in a runtime."""
+        _models.add(model)
         return cls(model, runtime, *(histogram.labels(model, runtime) for histogram in (QUEUE, COMPUTE, BATCH_SIZE)))
-
-    def expired(self, phase: str) -> None:
-        """Count a request whose deadline passed in `phase`: queue or compute."""
-        DEADLINE_EXPIRED.labels(self.model, phase).inc()
-
-    def shed(self, reason: str) -> None:
-        """Count a request that was refused for `reason`."""
-        SHED.labels(self.model, reason).inc()
 
     def failed(self) -> None:
         """Count a request on which the model failed."""

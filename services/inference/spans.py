@@ -1,18 +1,35 @@
-"""What a trace shows of a request: its phases below the call's own span, and one span for the batch, linked to all its requests."""
+"""What a trace shows of a request: which version answered, its phases below the call's own span, and a span for its batch.
+
+A batch belongs to the trace of its first request, so that one trace reaches from the client into the runtime, and has links to all others.
+"""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from opentelemetry import trace
-from opentelemetry.context import Context
-from opentelemetry.trace import Link, Span
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
+from opentelemetry.util.types import Attributes, AttributeValue
 
-from services.inference.batches import Outcome, Request
+from services.inference.batches import Answer, Outcome, Request
+from services.inference.metrics import EngineMetrics
 from tessera.telemetry import tracer
 
+MODEL, VERSION, RUNTIME = "tessera.model.name", "tessera.model.version", "tessera.runtime"
+BATCH_SIZE, BATCH_ROWS = "tessera.batch.size", "tessera.batch.rows"
+ROWS = "tessera.rows"
 
-def record(name: str, started: float, finished: float, parent: Span, links: Sequence[Link] = ()) -> None:
-    """Add a finished span below `parent`, if that is recorded at all.
+
+def describe(span: Span, model: str, version: int, answer: Answer | None) -> None:
+    """Say in a call's span which version answers it, and how."""
+    span.set_attributes({MODEL: model, VERSION: version})
+    if answer:
+        rows = len(next(iter(answer.outputs.values())))
+        span.set_attributes({RUNTIME: answer.runtime, BATCH_SIZE: answer.batch_size, ROWS: rows})
+
+
+def record(name: str, started: float, finished: float, parent: Span, links: Sequence[Link] = (), *, error: Exception | None = None) -> None:
+    """Add a finished span below `parent`, which is recorded.
 
     Args:
         name: Its name.
@@ -20,26 +37,69 @@ def record(name: str, started: float, finished: float, parent: Span, links: Sequ
         finished: When it ended.
         parent: Span of the call.
         links: Other spans that it has to do with.
+        error: What went wrong in it.
     """
-    if parent.is_recording():
-        _span(name, started, finished, trace.set_span_in_context(parent), links)
+    span = _start(name, started, parent, links)
+    if error:
+        _fail(span, error)
+    span.end(_nanoseconds(finished))
 
 
-def record_batch(batch: Sequence[Request], outcomes: Sequence[Outcome]) -> None:
-    """Add the spans of a batch: its own, with a link to each recorded request, and for each request its part of it, with a link back."""
-    recorded = [(request, outcome) for request, outcome in zip(batch, outcomes, strict=True) if request.span.is_recording()]
+def traced(batch: Sequence[Request], metrics: EngineMetrics, compute: Callable[[], list[Outcome]]) -> list[Outcome]:
+    """Compute a batch within its own span, in the thread where that runs, and add to each recorded request its part of it.
+
+    Args:
+        batch: The requests.
+        metrics: Name the model and the runtime.
+        compute: Returns an outcome for each request.
+    """
+    recorded = [index for index, request in enumerate(batch) if request.span.is_recording()]
     if not recorded:
-        return
-    links = [Link(request.span.get_span_context()) for request, _ in recorded]
-    whole = _span("inference.batch", outcomes[0].started, outcomes[-1].finished, Context(), links)
-    whole_link = [Link(whole.get_span_context(), {"batch.size": len(batch)})]
-    for request, outcome in recorded:
+        return compute()
+    first = batch[recorded[0]].span
+    links = [Link(batch[index].span.get_span_context()) for index in recorded]
+    names: dict[str, AttributeValue] = {MODEL: metrics.model, RUNTIME: metrics.runtime}
+    sizes: dict[str, AttributeValue] = {BATCH_SIZE: len(batch), BATCH_ROWS: sum(request.rows for request in batch)}
+    whole = _start("inference.batch", time.monotonic(), first, links, names | sizes)
+    with trace.use_span(whole, end_on_exit=True):
+        outcomes = compute()
+    to_whole = [Link(whole.get_span_context(), sizes)]
+    for index in recorded:
+        request, outcome = batch[index], outcomes[index]
+        error = outcome.result if isinstance(outcome.result, Exception) else None
         record("inference.queue", request.queued, outcome.started, request.span)
-        record("inference.compute", outcome.started, outcome.finished, request.span, whole_link)
+        record("inference.compute", outcome.started, outcome.finished, request.span, to_whole, error=error)
+    return outcomes
 
 
-def _span(name: str, started: float, finished: float, parent: Context, links: Sequence[Link]) -> Span:
-    offset = time.time_ns() - time.monotonic_ns()
-    span = tracer.start_span(name, context=parent, links=links, start_time=offset + round(started * 1e9))
-    span.end(offset + round(finished * 1e9))
-    return span
+@contextmanager
+def remote_call(name: str, **attributes: AttributeValue) -> Iterator[Span]:
+    """Put a span around a call to a runtime in another process; below the batch's span, if that is recorded.
+
+    An exception that leaves the block is recorded and goes on.
+
+    Args:
+        name: Of the span, for example `torchserve predict`.
+        attributes: Its attributes, by their full names.
+    """
+    parent = trace.get_current_span()
+    if not parent.is_recording():
+        yield parent
+        return
+    with tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes) as span:
+        yield span
+
+
+def _start(name: str, started: float, parent: Span, links: Sequence[Link], attributes: Attributes = None) -> Span:
+    context = trace.set_span_in_context(parent)
+    return tracer.start_span(name, context=context, links=links, attributes=attributes, start_time=_nanoseconds(started))
+
+
+def _fail(span: Span, error: Exception) -> None:
+    span.record_exception(error)
+    span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+
+
+def _nanoseconds(moment: float) -> int:
+    """Return a moment on the clock of `time.monotonic` as the time of day."""
+    return time.time_ns() - time.monotonic_ns() + round(moment * 1e9)
