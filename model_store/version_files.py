@@ -10,14 +10,13 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from model_store.artifact_files import Role
-from model_store.manifest import Manifest
+from model_store.manifest import FileEntry, Manifest
 from tessera.blob_files import disk_errors
 from tessera.blobs import BlobRef, download_file
 from tessera.errors import InvalidArgumentError
@@ -60,8 +59,8 @@ class VersionFiles:
             os.utime(self._lock)
 
 
-async def materialize(stub: "RegistryServiceAsyncStub", manifest: Manifest, cache_dir: Path, *, roles: Collection[Role]) -> VersionFiles:
-    """Make sure that the files of a version that have one of `roles` lie verified in its folder below `cache_dir`.
+async def materialize(stub: "RegistryServiceAsyncStub", manifest: Manifest, cache_dir: Path, wanted: Iterable[FileEntry]) -> VersionFiles:
+    """Make sure that files of a version lie verified in its folder below `cache_dir`.
 
     What is there already is hashed again before it counts, so a file that was damaged on this disk is fetched anew; without one, the
     registry is not asked. Calls at the same time, also of other processes, are safe: a file takes its place at once and whole.
@@ -70,7 +69,7 @@ async def materialize(stub: "RegistryServiceAsyncStub", manifest: Manifest, cach
         stub: Of the registry.
         manifest: Of the version.
         cache_dir: Made if missing.
-        roles: Which of its files are needed.
+        wanted: Those of its files that are needed.
 
     Returns:
         The folder, to be closed when the files are not needed any more.
@@ -83,9 +82,9 @@ async def materialize(stub: "RegistryServiceAsyncStub", manifest: Manifest, cach
     """
     files = await _hold(cache_dir / manifest.digest())
     try:
-        for file in manifest.files:
+        for file in wanted:
             path = files.folder / file.path
-            if file.role in roles and not await asyncio.to_thread(_is_intact, path, file.blob):
+            if not await asyncio.to_thread(_is_intact, path, file.blob):
                 await download_file(stub, file.blob, path)
     except BaseException:
         files.close()

@@ -6,6 +6,7 @@ from services.inference.loading import Loader
 from services.inference.pool import Pool
 from services.inference.puzzle import TASK, PuzzleServicer
 from services.inference.routing import Router
+from services.inference.runtimes import Runtimes
 from services.inference.servicer import ServingServicer
 from services.inference.settings import InferenceSettings
 from tessera.api.inference.v1 import puzzle_pb2, serving_pb2
@@ -28,9 +29,9 @@ def build_pool(settings: InferenceSettings, registry: RegistryClient) -> Pool:
         registry,
         cache_dir,
         [TASK],
+        Runtimes(settings),
         cache_bytes=settings.cache_bytes,
         threads=settings.threads,
-        instances=settings.instances,
         max_batch=settings.max_batch,
         queue_size=settings.queue_size,
     )

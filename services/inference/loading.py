@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -11,11 +12,12 @@ import structlog
 from model_store.manifest import Manifest
 from model_store.version_files import materialize, prune
 from services.inference.batching import Batcher
+from services.inference.engines import Engine, Engines
 from services.inference.golden import Golden
 from services.inference.metrics import EngineMetrics
-from services.inference.runtimes import find_runtime
-from services.inference.runtimes.runtime import LoadedModel, Runtime, RuntimeOptions
-from services.inference.served import Engine, ServedModel, ServedTask
+from services.inference.runtimes import Runtimes, carried_runtimes, graph_of
+from services.inference.runtimes.runtime import LoadedModel, RuntimeOptions
+from services.inference.served import ServedModel, ServedTask
 from tessera.api.registry.v1 import registry_pb2
 from tessera.client.registry import RegistryClient
 from tessera.errors import DataLossError, FailedPreconditionError, TesseraError
@@ -31,8 +33,8 @@ class Loader:
         cache_dir: Where their files are kept.
         cache_bytes: Most bytes of versions that are not loaded.
         tasks: Those that this server can serve.
+        runtimes: Compute versions; closed with this object.
         threads: Threads that one batch may use.
-        instances: Batches of a version computed at the same time.
         max_batch: Most rows in a batch.
         queue_size: Most requests that wait for a version.
     """
@@ -42,10 +44,10 @@ class Loader:
         registry: RegistryClient,
         cache_dir: Path,
         tasks: Iterable[ServedTask],
+        runtimes: Runtimes,
         *,
         cache_bytes: int,
         threads: int,
-        instances: int,
         max_batch: int,
         queue_size: int,
     ) -> None:
@@ -53,33 +55,53 @@ class Loader:
         self._cache_dir = cache_dir
         self._cache_bytes = cache_bytes
         self._tasks = {task.name: task for task in tasks}
-        self._options = RuntimeOptions(threads=threads)
-        self._instances = instances
+        self._runtimes = runtimes
+        self._threads = threads
         self._max_batch = max_batch
         self._queue_size = queue_size
 
     async def load(self, model: str, number: int) -> ServedModel:
-        """Fetch a version, verify it, load it, warm it up and check its golden example.
+        """Fetch a version, verify it, load it in the runtime that it prefers, warm it up and check its golden example.
+
+        In other runtimes that it carries a graph for it is loaded when a call asks for that, or when the preferred one does not work.
 
         Raises:
             NotFoundError: There is no such version, or one of its files is not in the store.
             FailedPreconditionError: It is deleted, this server cannot serve it, or it does not answer its golden example.
             DataLossError: Its manifest or a file is not what was registered.
-            UnavailableError: The registry cannot be reached.
+            UnavailableError: The registry cannot be reached, or no runtime of the version works now.
         """
         version = await self._registry.get_version(model, version=number)
         manifest = self._check(version)
-        runtime = find_runtime(manifest.runtime)
-        max_rows = _max_rows(manifest, self._max_batch)
-        files = await materialize(self._registry.stub, manifest, self._cache_dir, roles={"golden", *runtime.ROLES})
+        engines = Engines(carried_runtimes(manifest), partial(self._load_engine, manifest))
         try:
-            loaded = await _to_its_end(lambda: _proven(runtime, manifest, files.folder, self._options, max_rows))
+            await engines.start()
+        except BaseException:
+            await engines.close()
+            raise
+        return ServedModel(manifest, number, version.digest, engines)
+
+    async def _load_engine(self, manifest: Manifest, name: str) -> Engine:
+        """Load a version in one runtime and prove it there."""
+        max_rows = _max_rows(manifest, self._max_batch)
+        graph = graph_of(manifest, name)
+        runtime = await asyncio.to_thread(self._runtimes.find, name)
+        options = RuntimeOptions(threads=self._threads, instances=runtime.instances)
+        wanted = [graph, *manifest.files_in_role("golden")]
+        files = await materialize(self._registry.stub, manifest, self._cache_dir, wanted)
+        load = partial(runtime.load, manifest, files.folder / graph.path, options)
+        try:
+            loaded = await _to_its_end(lambda: _proven(load, Golden.load(manifest, files.folder), max_rows))
         except BaseException:
             files.close()
             raise
-        metrics = EngineMetrics.of(model, manifest.runtime)
-        batcher = Batcher(loaded.run, metrics, max_rows=max_rows, queue_size=self._queue_size, instances=self._instances)
-        return ServedModel(manifest, number, version.digest, Engine(loaded, batcher), release=files.close)
+        metrics = EngineMetrics.of(manifest.model, name)
+        batcher = Batcher(loaded.run, metrics, max_rows=max_rows, queue_size=self._queue_size, instances=options.instances)
+        return Engine(loaded, batcher, files.close)
+
+    async def close(self) -> None:
+        """End the runtimes. No version is loaded any more."""
+        await asyncio.to_thread(self._runtimes.close)
 
     async def prune(self) -> None:
         """Remove files of versions that are not loaded, as far as they take up more than they may."""
@@ -132,10 +154,9 @@ async def _to_its_end(load: Callable[[], LoadedModel]) -> LoadedModel:
         raise
 
 
-def _proven(runtime: Runtime, manifest: Manifest, directory: Path, options: RuntimeOptions, max_rows: int) -> LoadedModel:
+def _proven(load: Callable[[], LoadedModel], golden: Golden, max_rows: int) -> LoadedModel:
     """Load a version, warm it up and check its golden example; blocking."""
-    golden = Golden.load(manifest, directory)
-    loaded = runtime.load(manifest, directory, options)
+    loaded = load()
     try:
         golden.warm_up(loaded.run, max_rows)
         golden.check(loaded.run, max_rows)

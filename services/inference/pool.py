@@ -33,6 +33,9 @@ class Loads(Protocol):
     async def prune(self) -> None:
         """Remove files that are not needed any more; raises nothing."""
 
+    async def close(self) -> None:
+        """End what loads versions; none is loaded any more."""
+
 
 class Pool:
     """Keeps loaded what it should be, and swaps versions so that no request is lost.
@@ -77,6 +80,7 @@ class Pool:
         for slot in list(self._slots.values()):
             self._retire(slot)
         await asyncio.gather(*self._draining.values())
+        await self._loader.close()
 
     async def check(self) -> None:
         """Raise UnavailableError until the registry was read once and everything that it named then is loaded or has failed."""

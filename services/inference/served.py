@@ -10,10 +10,10 @@ from typing import Self
 
 from model_store.manifest import Manifest
 from services.inference.batches import Answer
-from services.inference.batching import Batcher
+from services.inference.engines import Engines
 from services.inference.metrics import ModelMetrics
 from services.inference.options import CallOptions
-from services.inference.runtimes.runtime import LoadedModel, Tensors
+from services.inference.runtimes.runtime import Tensors
 from tessera.errors import TesseraError
 
 
@@ -32,28 +32,6 @@ class ServedTask:
     check: Callable[[Manifest], None]
 
 
-class Engine:
-    """A version in one runtime.
-
-    Args:
-        loaded: From the runtime.
-        batcher: Its queue.
-    """
-
-    def __init__(self, loaded: LoadedModel, batcher: Batcher) -> None:
-        self._loaded = loaded
-        self._batcher = batcher
-
-    async def submit(self, inputs: Tensors, options: CallOptions) -> Answer:
-        """Compute one request; see `Batcher.submit`."""
-        return await self._batcher.submit(inputs, options)
-
-    async def close(self) -> None:
-        """Unload it. Nobody may use it any more."""
-        await self._batcher.close()
-        await asyncio.to_thread(self._loaded.close)
-
-
 class ServedModel:
     """A version in memory. `with served:` around every use: it is not unloaded before the last user has left.
 
@@ -61,19 +39,17 @@ class ServedModel:
         manifest: Of the version.
         version: Its number.
         digest: sha256 of the manifest as stored.
-        engine: What computes it.
-        release: Lets go of its files; called when it has been unloaded.
+        engines: What computes it.
     """
 
-    def __init__(self, manifest: Manifest, version: int, digest: str, engine: Engine, *, release: Callable[[], None]) -> None:
+    def __init__(self, manifest: Manifest, version: int, digest: str, engines: Engines) -> None:
         self.manifest = manifest
         self.model = manifest.model
         self.version = version
         self.digest = digest
         self.metrics = ModelMetrics.of(manifest.model)
         self.in_flight = 0
-        self._engine = engine
-        self._release = release
+        self._engines = engines
         self._unused = asyncio.Event()
         self._unused.set()
 
@@ -87,17 +63,19 @@ class ServedModel:
         if not self.in_flight:
             self._unused.set()
 
+    @property
+    def runtimes(self) -> list[str]:
+        """Runtimes in which it is loaded, sorted."""
+        return self._engines.loaded
+
     async def submit(self, inputs: Tensors, options: CallOptions) -> Answer:
-        """Compute one request; see `Batcher.submit`."""
-        return await self._engine.submit(inputs, options)
+        """Compute one request; see `Engines.submit`."""
+        return await self._engines.submit(inputs, options)
 
     async def close(self) -> None:
         """Wait until nobody uses it, then unload it. Nobody may begin to use it meanwhile."""
         await self._unused.wait()
-        try:
-            await self._engine.close()
-        finally:
-            self._release()
+        await self._engines.close()
 
 
 class State(enum.Enum):

@@ -36,6 +36,7 @@ def _version(slot: Slot, aliases: list[str]) -> ServedVersion:
     if slot.served:
         version.digest = slot.served.digest
         version.runtime = slot.served.manifest.runtime
+        version.runtimes.extend(slot.served.runtimes)
         version.in_flight = slot.served.in_flight
         version.load_time.CopyFrom(to_duration(slot.finished - slot.created))
     return version

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from model_store.manifest import FileEntry, Manifest
 from services.inference import loading
+from services.inference.runtimes import Runtimes
 from services.inference.runtimes.runtime import RuntimeOptions, Tensors
 from tests.fixtures.inference import (
     CELLS,
@@ -81,16 +82,16 @@ async def test_a_cache_of_no_bytes_holds_what_is_loaded_and_nothing_else(registr
 class HeldRuntime:
     """A runtime whose loading a test holds back."""
 
-    ROLES = ("graph",)
+    instances = 1
 
     def __init__(self) -> None:
         self.begun, self.gate = threading.Event(), threading.Event()
         self.closed = False
 
-    def load(self, manifest: Manifest, directory: Path, options: RuntimeOptions) -> "HeldRuntime":
+    def load(self, manifest: Manifest, graph: Path, options: RuntimeOptions) -> "HeldRuntime":
         self.begun.set()
         assert self.gate.wait(30)
-        assert (directory / "model.onnx").exists()
+        assert graph.exists()
         return self
 
     def run(self, inputs: Tensors) -> Tensors:
@@ -104,7 +105,7 @@ async def test_what_a_thread_still_loads_while_the_server_stops_is_unloaded_and_
     registry_server: RegistryServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = HeldRuntime()
-    monkeypatch.setattr(loading, "find_runtime", lambda name: runtime)
+    monkeypatch.setattr(Runtimes, "find", lambda runtimes, name: runtime)
     cache = tmp_path / "cache"
     async with serve_inference(registry_server.address, cache, wait=False, cache_bytes=0) as server:
         await publish_version(server.registry, MODEL, TinyModel(marker=1), alias="champion")

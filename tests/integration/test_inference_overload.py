@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from model_store.manifest import Manifest
-from services.inference import loading
+from services.inference.runtimes import Runtimes
 from services.inference.runtimes.runtime import RuntimeOptions, Tensors
 from tessera.errors import DeadlineExceededError, ResourceExhaustedError, TesseraError
 from tests.fixtures.inference import InferenceServer, TinyModel, piece, poll, publish_version, serve_inference, tensor
@@ -22,7 +22,7 @@ BAD_PIECE = np.zeros((64, 64, 3), dtype=np.float32)
 class SlowModel:
     """A runtime and its model, which a test can hold back; it notes the mean of every piece that it computes, and fails on a black one."""
 
-    ROLES = ("graph",)
+    instances = 1
 
     def __init__(self) -> None:
         self.tiny = TinyModel(marker=2)
@@ -31,7 +31,7 @@ class SlowModel:
         self.computed: list[float] = []
         self.closed = False
 
-    def load(self, manifest: Manifest, directory: Path, options: RuntimeOptions) -> "SlowModel":
+    def load(self, manifest: Manifest, graph: Path, options: RuntimeOptions) -> "SlowModel":
         return self
 
     def run(self, inputs: Tensors) -> Tensors:
@@ -53,7 +53,7 @@ class SlowModel:
 def slow(monkeypatch: pytest.MonkeyPatch) -> SlowModel:
     """A slow model in place of onnxruntime."""
     model = SlowModel()
-    monkeypatch.setattr(loading, "find_runtime", lambda name: model)
+    monkeypatch.setattr(Runtimes, "find", lambda runtimes, name: model)
     return model
 
 
@@ -159,7 +159,7 @@ async def test_a_swap_waits_for_the_requests_of_the_old_version(
     queued = ask(server, 1)
     await wait_in_flight(server, 2)
     new = SlowModel()
-    monkeypatch.setattr(loading, "find_runtime", lambda name: new)
+    monkeypatch.setattr(Runtimes, "find", lambda runtimes, name: new)
     await publish_version(server.registry, "slow", slow.tiny, alias="champion", parameters=1)
     await server.wait_for_alias("slow", 2)
     assert (await server.client.classify_cell(tensor(piece(5)), "slow")).answered_by.version == 2

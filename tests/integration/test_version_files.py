@@ -50,7 +50,8 @@ async def a_version(registry_server: RegistryServer) -> tuple[Manifest, dict[str
 
 
 async def fetch(registry_server: RegistryServer, manifest: Manifest, cache: Path, roles: Collection[Role] = get_args(Role)) -> Path:
-    with await materialize(registry_server.stub, manifest, cache, roles=roles) as files:
+    wanted = [file for file in manifest.files if file.role in roles]
+    with await materialize(registry_server.stub, manifest, cache, wanted) as files:
         return files.folder
 
 
@@ -72,7 +73,7 @@ async def test_files_that_are_there_need_no_registry(registry_server: RegistrySe
     manifest, files = await a_version(registry_server)
     await fetch(registry_server, manifest, tmp_path / "cache")
     async with grpc.aio.insecure_channel("127.0.0.1:1") as nowhere:
-        with await materialize(type(registry_server.stub)(nowhere), manifest, tmp_path / "cache", roles=get_args(Role)) as version:
+        with await materialize(type(registry_server.stub)(nowhere), manifest, tmp_path / "cache", manifest.files) as version:
             assert len(below(version.folder)) == len(files)
 
 
@@ -110,7 +111,7 @@ async def test_fetching_and_pruning_at_once_give_whole_versions(registry_server:
 
     pruning = [asyncio.create_task(asyncio.to_thread(prune_all_the_time)) for _ in range(2)]
     for _ in range(10):
-        with await materialize(registry_server.stub, manifest, tmp_path / "cache", roles=get_args(Role)) as version:
+        with await materialize(registry_server.stub, manifest, tmp_path / "cache", manifest.files) as version:
             assert {str(path.relative_to(version.folder)): path.read_bytes() for path in below(version.folder)} == files
     stop.set()
     await asyncio.gather(*pruning)
@@ -176,7 +177,7 @@ def test_what_another_process_uses_stays_until_that_ends_even_if_it_is_killed(tm
 async def test_a_version_in_use_stays_and_its_use_counts_as_late_as_it_ends(registry_server: RegistryServer, tmp_path: Path) -> None:
     manifest, _ = await a_version(registry_server)
     cache = tmp_path / "cache"
-    with await materialize(registry_server.stub, manifest, cache, roles={"graph"}) as version:
+    with await materialize(registry_server.stub, manifest, cache, manifest.files_in_role("graph")) as version:
         a_folder(cache, "a", 100, used=int(version.folder.stat().st_mtime) - 10)
         os.utime(version.folder, (1, 1))
         assert prune(cache, 0) == 1
@@ -190,4 +191,4 @@ async def test_a_cache_that_is_a_file_is_unavailable(registry_server: RegistrySe
     manifest, _ = await a_version(registry_server)
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(UnavailableError, match="filesystem failed"):
-        await materialize(registry_server.stub, manifest, tmp_path / "cache", roles={"graph"})
+        await materialize(registry_server.stub, manifest, tmp_path / "cache", manifest.files)

@@ -9,8 +9,9 @@ from safetensors.numpy import save_file
 
 from model_store.manifest import FileEntry, Manifest
 from services.inference.golden import Golden
-from services.inference.runtimes import find_runtime, known_runtimes, onnxruntime
+from services.inference.runtimes import Runtimes, carried_runtimes, known_runtimes, onnxruntime
 from services.inference.runtimes.runtime import RuntimeOptions, Tensors
+from services.inference.settings import InferenceSettings
 from tessera.errors import FailedPreconditionError
 from tests.fixtures.inference import CELLS, TinyModel, manifest_of
 
@@ -25,7 +26,8 @@ def files(*graphs: str) -> tuple[FileEntry, ...]:
 
 def load(directory: Path, graph: bytes, **changes: Any) -> onnxruntime.OnnxModel:
     (directory / "model.onnx").write_bytes(graph)
-    return onnxruntime.load(manifest_of("puzzle", files("model.onnx"), **changes), directory, RuntimeOptions())
+    manifest = manifest_of("puzzle", files("model.onnx"), **changes)
+    return onnxruntime.OnnxRuntime(1).load(manifest, directory / "model.onnx", RuntimeOptions())
 
 
 def golden(directory: Path, tensors: dict[str, np.ndarray[Any, Any]], **tolerances: float) -> Golden:
@@ -36,13 +38,27 @@ def golden(directory: Path, tensors: dict[str, np.ndarray[Any, Any]], **toleranc
 
 def test_a_runtime_is_found_by_the_name_of_its_file() -> None:
     assert known_runtimes() == ["onnxruntime"]
-    assert find_runtime("onnxruntime") is onnxruntime
+    runtimes = Runtimes(InferenceSettings(instances=3))
+    found = runtimes.find("onnxruntime")
+    assert isinstance(found, onnxruntime.OnnxRuntime)
+    assert found.instances == 3
+    assert runtimes.find("onnxruntime") is found
+    runtimes.close()
 
 
-@pytest.mark.parametrize("name", ["abacus", "runtime", "..runtime", ""])
+@pytest.mark.parametrize("name", ["abacus", "runtime"])
 def test_an_unknown_runtime_is_refused_with_those_that_there_are(name: str) -> None:
     with pytest.raises(FailedPreconditionError, match="this server has onnxruntime"):
-        find_runtime(name)
+        carried_runtimes(manifest_of("puzzle", files("model.onnx"), runtime=name))
+
+
+@pytest.mark.parametrize("graphs", [("model.onnx", "other.onnx"), ("model.pt2",)])
+def test_a_version_without_exactly_one_graph_for_the_runtime_that_it_prefers_is_refused(graphs: tuple[str, ...]) -> None:
+    found = sum(graph.endswith(".onnx") for graph in graphs)
+    with pytest.raises(
+        FailedPreconditionError, match=rf"onnxruntime needs exactly one .onnx file with the role graph; the manifest has {found}"
+    ):
+        carried_runtimes(manifest_of("puzzle", files(*graphs)))
 
 
 def test_a_graph_computes_what_numpy_computes(tmp_path: Path) -> None:
@@ -56,14 +72,13 @@ def test_a_graph_computes_what_numpy_computes(tmp_path: Path) -> None:
     [
         ({"inputs": ({"name": "picture", "data_type": "FP32", "shape": (-1, 3, 64, 64)},)}, "graph's inputs are {'image': 'FP32'}"),
         ({"outputs": ({"name": "logits", "data_type": "FP64", "shape": (-1, CELLS)},)}, "graph's outputs are {'logits': 'FP32'}"),
-        ({"files": files("model.onnx", "other.onnx")}, "exactly one file with the role graph; the manifest has 2"),
     ],
 )
 def test_a_graph_that_is_not_what_the_manifest_declares_is_refused(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
     (tmp_path / "model.onnx").write_bytes(TINY.graph())
     manifest = Manifest(**(manifest_of("puzzle", files("model.onnx")).model_dump() | changes))
     with pytest.raises(FailedPreconditionError, match=reason):
-        onnxruntime.load(manifest, tmp_path, RuntimeOptions())
+        onnxruntime.OnnxRuntime(1).load(manifest, tmp_path / "model.onnx", RuntimeOptions())
 
 
 @pytest.mark.parametrize("graph", [b"", b"not a graph", TINY.graph()[:100]])

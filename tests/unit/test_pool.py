@@ -10,11 +10,12 @@ import pytest
 from model_store.manifest import FileEntry
 from services.inference.batching import Batcher
 from services.inference.catalogue import AliasKey, Catalogue
+from services.inference.engines import Engine, Engines
 from services.inference.leases import Leases
 from services.inference.metrics import EngineMetrics
 from services.inference.pool import Pool
 from services.inference.runtimes.runtime import Tensors
-from services.inference.served import Engine, ServedModel
+from services.inference.served import ServedModel
 from tessera.api.common.v1.common_pb2 import ModelSelector
 from tessera.errors import FailedPreconditionError, NotFoundError, TesseraError, UnavailableError
 from tests.fixtures.inference import manifest_of
@@ -108,10 +109,19 @@ class FakeLoader:
             raise failures.pop(0)
         loaded = self.memory[key] = Loaded()
         batcher = Batcher(loaded.run, EngineMetrics.of(model, "onnxruntime"), max_rows=1, queue_size=1, instances=1)
-        return ServedModel(manifest_of(model, FILES), number, "digest", Engine(loaded, batcher), release=loaded.release)
+
+        async def load(name: str) -> Engine:
+            return Engine(loaded, batcher, loaded.release)
+
+        engines = Engines(["onnxruntime"], load)
+        await engines.start()
+        return ServedModel(manifest_of(model, FILES), number, "digest", engines)
 
     async def prune(self) -> None:
         self.prunes += 1
+
+    async def close(self) -> None:
+        assert all(loaded.closed for loaded in self.memory.values())
 
 
 class World:

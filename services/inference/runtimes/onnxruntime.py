@@ -6,15 +6,15 @@ from pathlib import Path
 import onnxruntime as ort
 import structlog
 
-from model_store.artifact_files import Role
 from model_store.manifest import Manifest, TensorSpec
 from services.inference.runtimes.runtime import RuntimeOptions, Tensors
+from services.inference.settings import InferenceSettings
 from tessera.errors import FailedPreconditionError
 
 log = structlog.get_logger()
 
-ROLES: tuple[Role, ...] = ("graph",)
-"""The graph holds its weights."""
+GRAPH = ".onnx"
+"""It holds its weights."""
 PREFERRED_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 DATA_TYPES = {
     "tensor(bool)": "BOOL",
@@ -61,23 +61,38 @@ class OnnxModel:
         del self._session
 
 
-def load(manifest: Manifest, directory: Path, options: RuntimeOptions) -> OnnxModel:
-    """Load the manifest's graph and compare its tensors with those that the manifest declares.
+class OnnxRuntime:
+    """Loads ONNX graphs.
 
-    Raises:
-        FailedPreconditionError: There is not exactly one graph, onnxruntime cannot load it, or its tensors are others.
+    Args:
+        instances: Calls of `run` at the same time that suit a model which asks for no number.
     """
-    graphs = [file.path for file in manifest.files_in_role("graph")]
-    if len(graphs) != 1:
-        raise FailedPreconditionError(f"the runtime onnxruntime needs exactly one file with the role graph; the manifest has {len(graphs)}")
-    try:
-        model = OnnxModel(directory / graphs[0], [spec.name for spec in manifest.outputs], options)
-    except Exception as error:  # onnxruntime raises classes of its own, without a common base
-        raise FailedPreconditionError(f"onnxruntime cannot load {graphs[0]}: {error}") from error
-    declared_inputs, declared_outputs = model.declared()
-    _check_declared("inputs", declared_inputs, manifest.inputs)
-    _check_declared("outputs", declared_outputs, manifest.outputs)
-    return model
+
+    def __init__(self, instances: int) -> None:
+        self.instances = instances
+
+    def load(self, manifest: Manifest, graph: Path, options: RuntimeOptions) -> OnnxModel:
+        """Load a graph and compare its tensors with those that the manifest declares.
+
+        Raises:
+            FailedPreconditionError: onnxruntime cannot load it, or its tensors are others.
+        """
+        try:
+            model = OnnxModel(graph, [spec.name for spec in manifest.outputs], options)
+        except Exception as error:  # onnxruntime raises classes of its own, without a common base
+            raise FailedPreconditionError(f"onnxruntime cannot load {graph.name}: {error}") from error
+        declared_inputs, declared_outputs = model.declared()
+        _check_declared("inputs", declared_inputs, manifest.inputs)
+        _check_declared("outputs", declared_outputs, manifest.outputs)
+        return model
+
+    def close(self) -> None:
+        """Nothing outlives the sessions."""
+
+
+def create(settings: InferenceSettings) -> OnnxRuntime:
+    """Return the runtime of a server."""
+    return OnnxRuntime(settings.instances)
 
 
 def _session_options(options: RuntimeOptions) -> ort.SessionOptions:

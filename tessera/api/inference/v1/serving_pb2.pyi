@@ -74,6 +74,7 @@ class ServedVersion(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     IN_FLIGHT_FIELD_NUMBER: _builtins.int
     LOAD_TIME_FIELD_NUMBER: _builtins.int
+    RUNTIMES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model."""
     version: _builtins.int
@@ -83,7 +84,7 @@ class ServedVersion(_message.Message):
     state: Global___ServedState.ValueType
     """Its stage."""
     runtime: _builtins.str
-    """Runtime that computes it, for example "onnxruntime"."""
+    """Runtime that its manifest prefers, for example "onnxruntime"."""
     error: _builtins.str
     """Why it failed; empty otherwise."""
     in_flight: _builtins.int
@@ -95,6 +96,10 @@ class ServedVersion(_message.Message):
     @_builtins.property
     def load_time(self) -> _duration_pb2.Duration:
         """Time from the alias change to READY."""
+
+    @_builtins.property
+    def runtimes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Runtimes in which it is loaded now, sorted."""
 
     def __init__(
         self,
@@ -108,10 +113,11 @@ class ServedVersion(_message.Message):
         error: _builtins.str = ...,
         in_flight: _builtins.int = ...,
         load_time: _duration_pb2.Duration | None = ...,
+        runtimes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["load_time", b"load_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "digest", b"digest", "error", b"error", "in_flight", b"in_flight", "load_time", b"load_time", "model", b"model", "runtime", b"runtime", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "digest", b"digest", "error", b"error", "in_flight", b"in_flight", "load_time", b"load_time", "model", b"model", "runtime", b"runtime", "runtimes", b"runtimes", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
