@@ -4,7 +4,7 @@ import enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import DeclarativeBase, Mapped, attribute_keyed_dict, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, attribute_keyed_dict, foreign, mapped_column, relationship
 
 # Names are compared byte by byte: a locale's collation would order pages differently on every database.
 Name = Annotated[str, mapped_column(sa.String(256).with_variant(sa.String(256, collation="C"), "postgresql"))]
@@ -28,6 +28,16 @@ class RunState(enum.IntEnum):
     SUCCEEDED = 2
     FAILED = 3
     CANCELLED = 4
+
+
+class RolloutState(enum.IntEnum):
+    """State of a rollout; the numbers are those of `RolloutState` on the wire."""
+
+    ACTIVE = 1
+    PROMOTED = 2
+    ROLLED_BACK = 3
+    ABORTED = 4
+    SUPERSEDED = 5
 
 
 class Table(DeclarativeBase):
@@ -87,6 +97,13 @@ class Model(Numbered):
     )
     aliases: Mapped[dict[str, "Alias"]] = relationship(
         collection_class=attribute_keyed_dict("name"), cascade="all, delete-orphan", lazy="selectin"
+    )
+
+    rollouts: Mapped[list["Rollout"]] = relationship(
+        primaryjoin=lambda: sa.and_(Model.name == foreign(Rollout.model), Rollout.state == RolloutState.ACTIVE),
+        viewonly=True,
+        lazy="selectin",
+        order_by="Rollout.alias",
     )
 
     __table_args__ = (sa.Index("ix_models_create_time", "create_time", "id"), sa.Index("ix_models_latest_version", "latest_version", "id"))
@@ -203,6 +220,45 @@ class AliasChange(Table):
         sa.Index("ix_alias_changes_model", "model", "revision"),
         sa.Index("ix_alias_changes_alias", "model", "alias", "revision"),
     )
+
+
+class Rollout(Numbered):
+    """A rollout as it stands: which part of an alias's traffic goes to another version. At most one of an alias is ACTIVE."""
+
+    __tablename__ = "rollouts"
+
+    model: Mapped[Name]
+    alias: Mapped[Name]
+    stable_version: Mapped[Int64]
+    candidate_version: Mapped[Int64]
+    weight_percent: Mapped[float] = mapped_column(sa.Double)
+    shadow_percent: Mapped[float] = mapped_column(sa.Double)
+    guard: Mapped[bytes]
+    state: Mapped[int]
+    actor: Mapped[Text]
+    reason: Mapped[Text]
+    create_time: Mapped[Int64]
+    change_time: Mapped[Int64]
+    revision: Mapped[Int64]
+
+    __table_args__ = (
+        sa.Index("ix_rollouts_alias", "model", "alias", "id"),
+        sa.Index("ix_rollouts_state", "state", "id"),
+        sa.Index("ix_rollouts_candidate", "model", "candidate_version", "state"),
+    )
+
+
+class RolloutChange(Table):
+    """One entry of the history of rollouts; rows are only ever added. `payload` is the serialized Rollout as it stood then."""
+
+    __tablename__ = "rollout_changes"
+
+    revision: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True, autoincrement=False)
+    model: Mapped[Name]
+    alias: Mapped[Name]
+    payload: Mapped[bytes]
+
+    __table_args__ = (sa.Index("ix_rollout_changes_alias", "model", "alias", "revision"),)
 
 
 class Event(Table):
