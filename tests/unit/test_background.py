@@ -1,0 +1,62 @@
+"""Work in the background runs at low priority and disturbs neither the loop nor the end of the process."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from tessera.background import NICENESS, in_background
+
+
+def niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+async def test_work_runs_at_low_priority_and_nothing_else_does() -> None:
+    before = niceness()
+    assert await in_background(niceness) == min(before + NICENESS, 19)
+    assert niceness() == before
+    assert await asyncio.to_thread(niceness) == before
+
+
+async def test_what_the_work_raises_reaches_the_caller() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await in_background(lambda: 1 // 0)
+
+
+async def test_a_caller_that_is_cancelled_does_not_wait_and_the_work_goes_on() -> None:
+    begun, gate, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        assert gate.wait(30)
+        ended.set()
+
+    caller = asyncio.create_task(in_background(work))
+    assert await asyncio.to_thread(begun.wait, 30)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    gate.set()
+    assert await asyncio.to_thread(ended.wait, 30)
+
+
+def test_work_that_never_ends_does_not_keep_the_process_alive() -> None:
+    program = """
+import asyncio, threading
+from tessera.background import in_background
+
+async def main():
+    begun = threading.Event()
+    task = asyncio.create_task(in_background(lambda: (begun.set(), threading.Event().wait())))
+    await asyncio.to_thread(begun.wait)
+    task.cancel()
+
+asyncio.run(main())
+print("ended")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    assert ended.stdout == "ended\n"
