@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from tessera.api.registry.v1 import rollouts_pb2 as tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$tessera/api/registry/v1/models.proto\x12\x17tessera.api.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd8\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x36\n\x04tags\x18\x03 \x03(\x0b\x32(.tessera.api.registry.v1.Model.TagsEntry\x12<\n\x07\x61liases\x18\x04 \x03(\x0b\x32+.tessera.api.registry.v1.Model.AliasesEntry\x12\x16\n\x0elatest_version\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x07 \x01(\x03\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xa9\x01\n\x12\x43reateModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x43\n\x04tags\x18\x03 \x03(\x0b\x32\x35.tessera.api.registry.v1.CreateModelRequest.TagsEntry\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\x13\x43reateModelResponse\x12-\n\x05model\x18\x01 \x01(\x0b\x32\x1e.tessera.api.registry.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x10GetModelResponse\x12-\n\x05model\x18\x01 \x01(\x0b\x32\x1e.tessera.api.registry.v1.Model\"\\\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\"o\n\x12ListModelsResponse\x12.\n\x06models\x18\x01 \x03(\x0b\x32\x1e.tessera.api.registry.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\xdd\x01\n\x12UpdateModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x02 \x01(\tH\x00\x88\x01\x01\x12J\n\x08set_tags\x18\x03 \x03(\x0b\x32\x38.tessera.api.registry.v1.UpdateModelRequest.SetTagsEntry\x12\x13\n\x0bremove_tags\x18\x04 \x03(\t\x1a.\n\x0cSetTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_description\"D\n\x13UpdateModelResponse\x12-\n\x05model\x18\x01 \x01(\x0b\x32\x1e.tessera.api.registry.v1.Model\"\"\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$tessera/api/registry/v1/models.proto\x12\x17tessera.api.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&tessera/api/registry/v1/rollouts.proto\"\xc5\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x36\n\x04tags\x18\x03 \x03(\x0b\x32(.tessera.api.registry.v1.Model.TagsEntry\x12<\n\x07\x61liases\x18\x04 \x03(\x0b\x32+.tessera.api.registry.v1.Model.AliasesEntry\x12\x16\n\x0elatest_version\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x07 \x01(\x03\x12\x37\n\x07serving\x18\x08 \x01(\x0b\x32&.tessera.api.registry.v1.ServingLimits\x12\x32\n\x08rollouts\x18\t \x03(\x0b\x32 .tessera.api.registry.v1.Rollout\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x8d\x01\n\rServingLimits\x12\x11\n\tmax_batch\x18\x01 \x01(\x05\x12\x11\n\tinstances\x18\x02 \x01(\x05\x12\x0f\n\x07threads\x18\x03 \x01(\x05\x12\x12\n\nqueue_size\x18\x04 \x01(\x05\x12\x17\n\x0fmax_concurrency\x18\x05 \x01(\x05\x12\x18\n\x10max_memory_bytes\x18\x06 \x01(\x03\"\xa9\x01\n\x12\x43reateModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x43\n\x04tags\x18\x03 \x03(\x0b\x32\x35.tessera.api.registry.v1.CreateModelRequest.TagsEntry\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\x13\x43reateModelResponse\x12-\n\x05model\x18\x01 \x01(\x0b\x32\x1e.tessera.api.registry.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x10GetModelResponse\x12-\n\x05model\x18\x01 \x01(\x0b\x32\x1e.tessera.api.registry.v1.Model\"\\\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\"o\n\x12ListModelsResponse\x12.\n\x06models\x18\x01 \x03(\x0b\x32\x1e.tessera.api.registry.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\xa7\x02\n\x12UpdateModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x02 \x01(\tH\x00\x88\x01\x01\x12J\n\x08set_tags\x18\x03 \x03(\x0b\x32\x38.tessera.api.registry.v1.UpdateModelRequest.SetTagsEntry\x12\x13\n\x0bremove_tags\x18\x04 \x03(\t\x12<\n\x07serving\x18\x05 \x01(\x0b\x32&.tessera.api.registry.v1.ServingLimitsH\x01\x88\x01\x01\x1a.\n\x0cSetTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_descriptionB\n\n\x08_serving\"D\n\x13UpdateModelResponse\x12-\n\x05model\x18\x01 \x01(\x0b\x32\x1e.tessera.api.registry.v1.Model\"\"\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,34 +41,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEMODELREQUEST_TAGSENTRY']._serialized_options = b'8\001'
   _globals['_UPDATEMODELREQUEST_SETTAGSENTRY']._loaded_options = None
   _globals['_UPDATEMODELREQUEST_SETTAGSENTRY']._serialized_options = b'8\001'
-  _globals['_MODEL']._serialized_start=99
-  _globals['_MODEL']._serialized_end=443
-  _globals['_MODEL_TAGSENTRY']._serialized_start=352
-  _globals['_MODEL_TAGSENTRY']._serialized_end=395
-  _globals['_MODEL_ALIASESENTRY']._serialized_start=397
-  _globals['_MODEL_ALIASESENTRY']._serialized_end=443
-  _globals['_CREATEMODELREQUEST']._serialized_start=446
-  _globals['_CREATEMODELREQUEST']._serialized_end=615
-  _globals['_CREATEMODELREQUEST_TAGSENTRY']._serialized_start=352
-  _globals['_CREATEMODELREQUEST_TAGSENTRY']._serialized_end=395
-  _globals['_CREATEMODELRESPONSE']._serialized_start=617
-  _globals['_CREATEMODELRESPONSE']._serialized_end=685
-  _globals['_GETMODELREQUEST']._serialized_start=687
-  _globals['_GETMODELREQUEST']._serialized_end=718
-  _globals['_GETMODELRESPONSE']._serialized_start=720
-  _globals['_GETMODELRESPONSE']._serialized_end=785
-  _globals['_LISTMODELSREQUEST']._serialized_start=787
-  _globals['_LISTMODELSREQUEST']._serialized_end=879
-  _globals['_LISTMODELSRESPONSE']._serialized_start=881
-  _globals['_LISTMODELSRESPONSE']._serialized_end=992
-  _globals['_UPDATEMODELREQUEST']._serialized_start=995
-  _globals['_UPDATEMODELREQUEST']._serialized_end=1216
-  _globals['_UPDATEMODELREQUEST_SETTAGSENTRY']._serialized_start=1154
-  _globals['_UPDATEMODELREQUEST_SETTAGSENTRY']._serialized_end=1200
-  _globals['_UPDATEMODELRESPONSE']._serialized_start=1218
-  _globals['_UPDATEMODELRESPONSE']._serialized_end=1286
-  _globals['_DELETEMODELREQUEST']._serialized_start=1288
-  _globals['_DELETEMODELREQUEST']._serialized_end=1322
-  _globals['_DELETEMODELRESPONSE']._serialized_start=1324
-  _globals['_DELETEMODELRESPONSE']._serialized_end=1345
+  _globals['_MODEL']._serialized_start=139
+  _globals['_MODEL']._serialized_end=592
+  _globals['_MODEL_TAGSENTRY']._serialized_start=501
+  _globals['_MODEL_TAGSENTRY']._serialized_end=544
+  _globals['_MODEL_ALIASESENTRY']._serialized_start=546
+  _globals['_MODEL_ALIASESENTRY']._serialized_end=592
+  _globals['_SERVINGLIMITS']._serialized_start=595
+  _globals['_SERVINGLIMITS']._serialized_end=736
+  _globals['_CREATEMODELREQUEST']._serialized_start=739
+  _globals['_CREATEMODELREQUEST']._serialized_end=908
+  _globals['_CREATEMODELREQUEST_TAGSENTRY']._serialized_start=501
+  _globals['_CREATEMODELREQUEST_TAGSENTRY']._serialized_end=544
+  _globals['_CREATEMODELRESPONSE']._serialized_start=910
+  _globals['_CREATEMODELRESPONSE']._serialized_end=978
+  _globals['_GETMODELREQUEST']._serialized_start=980
+  _globals['_GETMODELREQUEST']._serialized_end=1011
+  _globals['_GETMODELRESPONSE']._serialized_start=1013
+  _globals['_GETMODELRESPONSE']._serialized_end=1078
+  _globals['_LISTMODELSREQUEST']._serialized_start=1080
+  _globals['_LISTMODELSREQUEST']._serialized_end=1172
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1174
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1285
+  _globals['_UPDATEMODELREQUEST']._serialized_start=1288
+  _globals['_UPDATEMODELREQUEST']._serialized_end=1583
+  _globals['_UPDATEMODELREQUEST_SETTAGSENTRY']._serialized_start=1509
+  _globals['_UPDATEMODELREQUEST_SETTAGSENTRY']._serialized_end=1555
+  _globals['_UPDATEMODELRESPONSE']._serialized_start=1585
+  _globals['_UPDATEMODELRESPONSE']._serialized_end=1653
+  _globals['_DELETEMODELREQUEST']._serialized_start=1655
+  _globals['_DELETEMODELREQUEST']._serialized_end=1689
+  _globals['_DELETEMODELRESPONSE']._serialized_start=1691
+  _globals['_DELETEMODELRESPONSE']._serialized_end=1712
 # @@protoc_insertion_point(module_scope)

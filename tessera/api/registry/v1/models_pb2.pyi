@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from tessera.api.registry.v1 import rollouts_pb2 as _rollouts_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -72,6 +73,8 @@ class Model(_message.Message):
     LATEST_VERSION_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    SERVING_FIELD_NUMBER: _builtins.int
+    ROLLOUTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique name: 1 to 128 of a-z, 0-9, '.', '_' and '-', beginning with a letter or a digit."""
     description: _builtins.str
@@ -92,6 +95,14 @@ class Model(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was registered."""
 
+    @_builtins.property
+    def serving(self) -> Global___ServingLimits:
+        """How servers shall treat it."""
+
+    @_builtins.property
+    def rollouts(self) -> _containers.RepeatedCompositeFieldContainer[_rollouts_pb2.Rollout]:
+        """Its ACTIVE rollouts."""
+
     def __init__(
         self,
         *,
@@ -102,14 +113,60 @@ class Model(_message.Message):
         latest_version: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
+        serving: Global___ServingLimits | None = ...,
+        rollouts: _abc.Iterable[_rollouts_pb2.Rollout] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "serving", b"serving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "create_time", b"create_time", "description", b"description", "latest_version", b"latest_version", "name", b"name", "revision", b"revision", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "create_time", b"create_time", "description", b"description", "latest_version", b"latest_version", "name", b"name", "revision", b"revision", "rollouts", b"rollouts", "serving", b"serving", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class ServingLimits(_message.Message):
+    """ServingLimits tells every server how much of itself a model may take. 0 leaves a limit to the server's own settings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_BATCH_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
+    QUEUE_SIZE_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
+    MAX_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    max_batch: _builtins.int
+    """Most rows that are computed together, 1 to 1024. A request with more rows is refused."""
+    instances: _builtins.int
+    """Batches of a version that are computed at the same time, 1 to 64."""
+    threads: _builtins.int
+    """Threads that one batch may use, 1 to 256. Holds for versions that are loaded from then on; all others hold at once."""
+    queue_size: _builtins.int
+    """Most requests that wait for a version, 1 to 65536; more are refused with RESOURCE_EXHAUSTED."""
+    max_concurrency: _builtins.int
+    """Most calls of the model at once on a server, from decoding to the encoded answer, 1 to 1000000; more are refused with
+    RESOURCE_EXHAUSTED.
+    """
+    max_memory_bytes: _builtins.int
+    """Most memory that a version may need, in bytes; one that needs more is not loaded."""
+    def __init__(
+        self,
+        *,
+        max_batch: _builtins.int = ...,
+        instances: _builtins.int = ...,
+        threads: _builtins.int = ...,
+        queue_size: _builtins.int = ...,
+        max_concurrency: _builtins.int = ...,
+        max_memory_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "max_batch", b"max_batch", "max_concurrency", b"max_concurrency", "max_memory_bytes", b"max_memory_bytes", "queue_size", b"queue_size", "threads", b"threads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServingLimits: _TypeAlias = ServingLimits  # noqa: Y015
 
 @_typing.final
 class CreateModelRequest(_message.Message):
@@ -303,7 +360,7 @@ Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
 
 @_typing.final
 class UpdateModelRequest(_message.Message):
-    """UpdateModelRequest replaces description and tags."""
+    """UpdateModelRequest changes what it names."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -331,6 +388,7 @@ class UpdateModelRequest(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     SET_TAGS_FIELD_NUMBER: _builtins.int
     REMOVE_TAGS_FIELD_NUMBER: _builtins.int
+    SERVING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The model."""
     description: _builtins.str
@@ -343,6 +401,10 @@ class UpdateModelRequest(_message.Message):
     def remove_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels to remove."""
 
+    @_builtins.property
+    def serving(self) -> Global___ServingLimits:
+        """New limits, all of them; unset leaves them as they are."""
+
     def __init__(
         self,
         *,
@@ -350,14 +412,20 @@ class UpdateModelRequest(_message.Message):
         description: _builtins.str | None = ...,
         set_tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         remove_tags: _abc.Iterable[_builtins.str] | None = ...,
+        serving: Global___ServingLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "description", b"description"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_serving", b"_serving", "description", b"description", "serving", b"serving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "description", b"description", "name", b"name", "remove_tags", b"remove_tags", "set_tags", b"set_tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_serving", b"_serving", "description", b"description", "name", b"name", "remove_tags", b"remove_tags", "serving", b"serving", "set_tags", b"set_tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    _WhichOneofReturnType__serving: _TypeAlias = _typing.Literal["serving"]  # noqa: Y015
+    _WhichOneofArgType__serving: _TypeAlias = _typing.Literal["_serving", b"_serving"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__serving) -> _WhichOneofReturnType__serving | None: ...
 
 Global___UpdateModelRequest: _TypeAlias = UpdateModelRequest  # noqa: Y015
 

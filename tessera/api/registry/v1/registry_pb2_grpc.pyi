@@ -10,6 +10,7 @@ from tessera.api.registry.v1 import blobs_pb2 as _blobs_pb2
 from tessera.api.registry.v1 import experiments_pb2 as _experiments_pb2
 from tessera.api.registry.v1 import leases_pb2 as _leases_pb2
 from tessera.api.registry.v1 import models_pb2 as _models_pb2
+from tessera.api.registry.v1 import rollouts_pb2 as _rollouts_pb2
 from tessera.api.registry.v1 import versions_pb2 as _versions_pb2
 from tessera.api.registry.v1 import watch_pb2 as _watch_pb2
 from tessera.api.registry.v1.aliases_pb2 import AliasChange as AliasChange
@@ -64,8 +65,30 @@ from tessera.api.registry.v1.models_pb2 import GetModelResponse as GetModelRespo
 from tessera.api.registry.v1.models_pb2 import ListModelsRequest as ListModelsRequest
 from tessera.api.registry.v1.models_pb2 import ListModelsResponse as ListModelsResponse
 from tessera.api.registry.v1.models_pb2 import Model as Model
+from tessera.api.registry.v1.models_pb2 import ServingLimits as ServingLimits
 from tessera.api.registry.v1.models_pb2 import UpdateModelRequest as UpdateModelRequest
 from tessera.api.registry.v1.models_pb2 import UpdateModelResponse as UpdateModelResponse
+from tessera.api.registry.v1.rollouts_pb2 import EndRolloutRequest as EndRolloutRequest
+from tessera.api.registry.v1.rollouts_pb2 import EndRolloutResponse as EndRolloutResponse
+from tessera.api.registry.v1.rollouts_pb2 import GetRolloutRequest as GetRolloutRequest
+from tessera.api.registry.v1.rollouts_pb2 import GetRolloutResponse as GetRolloutResponse
+from tessera.api.registry.v1.rollouts_pb2 import ListRolloutHistoryRequest as ListRolloutHistoryRequest
+from tessera.api.registry.v1.rollouts_pb2 import ListRolloutHistoryResponse as ListRolloutHistoryResponse
+from tessera.api.registry.v1.rollouts_pb2 import ListRolloutsRequest as ListRolloutsRequest
+from tessera.api.registry.v1.rollouts_pb2 import ListRolloutsResponse as ListRolloutsResponse
+from tessera.api.registry.v1.rollouts_pb2 import ROLLOUT_STATE_ABORTED as ROLLOUT_STATE_ABORTED
+from tessera.api.registry.v1.rollouts_pb2 import ROLLOUT_STATE_ACTIVE as ROLLOUT_STATE_ACTIVE
+from tessera.api.registry.v1.rollouts_pb2 import ROLLOUT_STATE_PROMOTED as ROLLOUT_STATE_PROMOTED
+from tessera.api.registry.v1.rollouts_pb2 import ROLLOUT_STATE_ROLLED_BACK as ROLLOUT_STATE_ROLLED_BACK
+from tessera.api.registry.v1.rollouts_pb2 import ROLLOUT_STATE_SUPERSEDED as ROLLOUT_STATE_SUPERSEDED
+from tessera.api.registry.v1.rollouts_pb2 import ROLLOUT_STATE_UNSPECIFIED as ROLLOUT_STATE_UNSPECIFIED
+from tessera.api.registry.v1.rollouts_pb2 import Rollout as Rollout
+from tessera.api.registry.v1.rollouts_pb2 import RolloutGuard as RolloutGuard
+from tessera.api.registry.v1.rollouts_pb2 import RolloutState as RolloutState
+from tessera.api.registry.v1.rollouts_pb2 import StartRolloutRequest as StartRolloutRequest
+from tessera.api.registry.v1.rollouts_pb2 import StartRolloutResponse as StartRolloutResponse
+from tessera.api.registry.v1.rollouts_pb2 import UpdateRolloutRequest as UpdateRolloutRequest
+from tessera.api.registry.v1.rollouts_pb2 import UpdateRolloutResponse as UpdateRolloutResponse
 from tessera.api.registry.v1.versions_pb2 import CreateVersionRequest as CreateVersionRequest
 from tessera.api.registry.v1.versions_pb2 import CreateVersionResponse as CreateVersionResponse
 from tessera.api.registry.v1.versions_pb2 import DeleteVersionRequest as DeleteVersionRequest
@@ -151,13 +174,31 @@ class RegistryServiceStub:
     VerifyVersion: _grpc.UnaryUnaryMultiCallable[_versions_pb2.VerifyVersionRequest, _versions_pb2.VerifyVersionResponse]
     """VerifyVersion reads every blob of a version again and compares size and digest."""
     DeleteVersion: _grpc.UnaryUnaryMultiCallable[_versions_pb2.DeleteVersionRequest, _versions_pb2.DeleteVersionResponse]
-    """DeleteVersion retires a version. FAILED_PRECONDITION while an alias or a lease holds it. Its number is never used again."""
+    """DeleteVersion retires a version. FAILED_PRECONDITION while an alias, a rollout or a lease holds it. Its number is never used again."""
     SetAlias: _grpc.UnaryUnaryMultiCallable[_aliases_pb2.SetAliasRequest, _aliases_pb2.SetAliasResponse]
-    """SetAlias points an alias at a version by compare-and-swap. ABORTED if the alias does not stand at `expected_version`."""
+    """SetAlias points an alias at a version by compare-and-swap. ABORTED if the alias does not stand at `expected_version`. Moving it ends its
+    rollout: PROMOTED if it was moved to the candidate, else SUPERSEDED.
+    """
     DeleteAlias: _grpc.UnaryUnaryMultiCallable[_aliases_pb2.DeleteAliasRequest, _aliases_pb2.DeleteAliasResponse]
-    """DeleteAlias removes an alias by compare-and-swap; its history stays."""
+    """DeleteAlias removes an alias by compare-and-swap, and ends its rollout; its history stays."""
     ListAliasHistory: _grpc.UnaryUnaryMultiCallable[_aliases_pb2.ListAliasHistoryRequest, _aliases_pb2.ListAliasHistoryResponse]
     """ListAliasHistory pages through who moved an alias when, from where, to where, and why; newest first."""
+    StartRollout: _grpc.UnaryUnaryMultiCallable[_rollouts_pb2.StartRolloutRequest, _rollouts_pb2.StartRolloutResponse]
+    """StartRollout sends part of an alias's traffic to another version; all servers follow. FAILED_PRECONDITION if the alias has an ACTIVE
+    rollout already.
+    """
+    UpdateRollout: _grpc.UnaryUnaryMultiCallable[_rollouts_pb2.UpdateRolloutRequest, _rollouts_pb2.UpdateRolloutResponse]
+    """UpdateRollout changes weight, shadow and guard by compare-and-swap. FAILED_PRECONDITION if the alias has no ACTIVE rollout."""
+    EndRollout: _grpc.UnaryUnaryMultiCallable[_rollouts_pb2.EndRolloutRequest, _rollouts_pb2.EndRolloutResponse]
+    """EndRollout ends a rollout by compare-and-swap. PROMOTED moves the alias in the same transaction. FAILED_PRECONDITION if the alias has no
+    ACTIVE rollout.
+    """
+    GetRollout: _grpc.UnaryUnaryMultiCallable[_rollouts_pb2.GetRolloutRequest, _rollouts_pb2.GetRolloutResponse]
+    """GetRollout answers the rollout of an alias, or its last one. NOT_FOUND if it never had one."""
+    ListRollouts: _grpc.UnaryUnaryMultiCallable[_rollouts_pb2.ListRolloutsRequest, _rollouts_pb2.ListRolloutsResponse]
+    """ListRollouts pages through the rollouts of all models."""
+    ListRolloutHistory: _grpc.UnaryUnaryMultiCallable[_rollouts_pb2.ListRolloutHistoryRequest, _rollouts_pb2.ListRolloutHistoryResponse]
+    """ListRolloutHistory pages through who started, changed and ended rollouts when, and why; newest first."""
     AcquireLease: _grpc.UnaryUnaryMultiCallable[_leases_pb2.AcquireLeaseRequest, _leases_pb2.AcquireLeaseResponse]
     """AcquireLease protects a version or a blob from deletion and garbage collection until it expires. Repeating it renews it."""
     ReleaseLease: _grpc.UnaryUnaryMultiCallable[_leases_pb2.ReleaseLeaseRequest, _leases_pb2.ReleaseLeaseResponse]
@@ -220,13 +261,31 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     VerifyVersion: _aio.UnaryUnaryMultiCallable[_versions_pb2.VerifyVersionRequest, _versions_pb2.VerifyVersionResponse]  # type: ignore[assignment]
     """VerifyVersion reads every blob of a version again and compares size and digest."""
     DeleteVersion: _aio.UnaryUnaryMultiCallable[_versions_pb2.DeleteVersionRequest, _versions_pb2.DeleteVersionResponse]  # type: ignore[assignment]
-    """DeleteVersion retires a version. FAILED_PRECONDITION while an alias or a lease holds it. Its number is never used again."""
+    """DeleteVersion retires a version. FAILED_PRECONDITION while an alias, a rollout or a lease holds it. Its number is never used again."""
     SetAlias: _aio.UnaryUnaryMultiCallable[_aliases_pb2.SetAliasRequest, _aliases_pb2.SetAliasResponse]  # type: ignore[assignment]
-    """SetAlias points an alias at a version by compare-and-swap. ABORTED if the alias does not stand at `expected_version`."""
+    """SetAlias points an alias at a version by compare-and-swap. ABORTED if the alias does not stand at `expected_version`. Moving it ends its
+    rollout: PROMOTED if it was moved to the candidate, else SUPERSEDED.
+    """
     DeleteAlias: _aio.UnaryUnaryMultiCallable[_aliases_pb2.DeleteAliasRequest, _aliases_pb2.DeleteAliasResponse]  # type: ignore[assignment]
-    """DeleteAlias removes an alias by compare-and-swap; its history stays."""
+    """DeleteAlias removes an alias by compare-and-swap, and ends its rollout; its history stays."""
     ListAliasHistory: _aio.UnaryUnaryMultiCallable[_aliases_pb2.ListAliasHistoryRequest, _aliases_pb2.ListAliasHistoryResponse]  # type: ignore[assignment]
     """ListAliasHistory pages through who moved an alias when, from where, to where, and why; newest first."""
+    StartRollout: _aio.UnaryUnaryMultiCallable[_rollouts_pb2.StartRolloutRequest, _rollouts_pb2.StartRolloutResponse]  # type: ignore[assignment]
+    """StartRollout sends part of an alias's traffic to another version; all servers follow. FAILED_PRECONDITION if the alias has an ACTIVE
+    rollout already.
+    """
+    UpdateRollout: _aio.UnaryUnaryMultiCallable[_rollouts_pb2.UpdateRolloutRequest, _rollouts_pb2.UpdateRolloutResponse]  # type: ignore[assignment]
+    """UpdateRollout changes weight, shadow and guard by compare-and-swap. FAILED_PRECONDITION if the alias has no ACTIVE rollout."""
+    EndRollout: _aio.UnaryUnaryMultiCallable[_rollouts_pb2.EndRolloutRequest, _rollouts_pb2.EndRolloutResponse]  # type: ignore[assignment]
+    """EndRollout ends a rollout by compare-and-swap. PROMOTED moves the alias in the same transaction. FAILED_PRECONDITION if the alias has no
+    ACTIVE rollout.
+    """
+    GetRollout: _aio.UnaryUnaryMultiCallable[_rollouts_pb2.GetRolloutRequest, _rollouts_pb2.GetRolloutResponse]  # type: ignore[assignment]
+    """GetRollout answers the rollout of an alias, or its last one. NOT_FOUND if it never had one."""
+    ListRollouts: _aio.UnaryUnaryMultiCallable[_rollouts_pb2.ListRolloutsRequest, _rollouts_pb2.ListRolloutsResponse]  # type: ignore[assignment]
+    """ListRollouts pages through the rollouts of all models."""
+    ListRolloutHistory: _aio.UnaryUnaryMultiCallable[_rollouts_pb2.ListRolloutHistoryRequest, _rollouts_pb2.ListRolloutHistoryResponse]  # type: ignore[assignment]
+    """ListRolloutHistory pages through who started, changed and ended rollouts when, and why; newest first."""
     AcquireLease: _aio.UnaryUnaryMultiCallable[_leases_pb2.AcquireLeaseRequest, _leases_pb2.AcquireLeaseResponse]  # type: ignore[assignment]
     """AcquireLease protects a version or a blob from deletion and garbage collection until it expires. Repeating it renews it."""
     ReleaseLease: _aio.UnaryUnaryMultiCallable[_leases_pb2.ReleaseLeaseRequest, _leases_pb2.ReleaseLeaseResponse]  # type: ignore[assignment]
@@ -382,7 +441,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _versions_pb2.DeleteVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_versions_pb2.DeleteVersionResponse, _abc.Awaitable[_versions_pb2.DeleteVersionResponse]]:
-        """DeleteVersion retires a version. FAILED_PRECONDITION while an alias or a lease holds it. Its number is never used again."""
+        """DeleteVersion retires a version. FAILED_PRECONDITION while an alias, a rollout or a lease holds it. Its number is never used again."""
 
     @_abc_1.abstractmethod
     def SetAlias(
@@ -390,7 +449,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _aliases_pb2.SetAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_aliases_pb2.SetAliasResponse, _abc.Awaitable[_aliases_pb2.SetAliasResponse]]:
-        """SetAlias points an alias at a version by compare-and-swap. ABORTED if the alias does not stand at `expected_version`."""
+        """SetAlias points an alias at a version by compare-and-swap. ABORTED if the alias does not stand at `expected_version`. Moving it ends its
+        rollout: PROMOTED if it was moved to the candidate, else SUPERSEDED.
+        """
 
     @_abc_1.abstractmethod
     def DeleteAlias(
@@ -398,7 +459,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _aliases_pb2.DeleteAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_aliases_pb2.DeleteAliasResponse, _abc.Awaitable[_aliases_pb2.DeleteAliasResponse]]:
-        """DeleteAlias removes an alias by compare-and-swap; its history stays."""
+        """DeleteAlias removes an alias by compare-and-swap, and ends its rollout; its history stays."""
 
     @_abc_1.abstractmethod
     def ListAliasHistory(
@@ -407,6 +468,58 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_aliases_pb2.ListAliasHistoryResponse, _abc.Awaitable[_aliases_pb2.ListAliasHistoryResponse]]:
         """ListAliasHistory pages through who moved an alias when, from where, to where, and why; newest first."""
+
+    @_abc_1.abstractmethod
+    def StartRollout(
+        self,
+        request: _rollouts_pb2.StartRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollouts_pb2.StartRolloutResponse, _abc.Awaitable[_rollouts_pb2.StartRolloutResponse]]:
+        """StartRollout sends part of an alias's traffic to another version; all servers follow. FAILED_PRECONDITION if the alias has an ACTIVE
+        rollout already.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateRollout(
+        self,
+        request: _rollouts_pb2.UpdateRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollouts_pb2.UpdateRolloutResponse, _abc.Awaitable[_rollouts_pb2.UpdateRolloutResponse]]:
+        """UpdateRollout changes weight, shadow and guard by compare-and-swap. FAILED_PRECONDITION if the alias has no ACTIVE rollout."""
+
+    @_abc_1.abstractmethod
+    def EndRollout(
+        self,
+        request: _rollouts_pb2.EndRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollouts_pb2.EndRolloutResponse, _abc.Awaitable[_rollouts_pb2.EndRolloutResponse]]:
+        """EndRollout ends a rollout by compare-and-swap. PROMOTED moves the alias in the same transaction. FAILED_PRECONDITION if the alias has no
+        ACTIVE rollout.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRollout(
+        self,
+        request: _rollouts_pb2.GetRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollouts_pb2.GetRolloutResponse, _abc.Awaitable[_rollouts_pb2.GetRolloutResponse]]:
+        """GetRollout answers the rollout of an alias, or its last one. NOT_FOUND if it never had one."""
+
+    @_abc_1.abstractmethod
+    def ListRollouts(
+        self,
+        request: _rollouts_pb2.ListRolloutsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollouts_pb2.ListRolloutsResponse, _abc.Awaitable[_rollouts_pb2.ListRolloutsResponse]]:
+        """ListRollouts pages through the rollouts of all models."""
+
+    @_abc_1.abstractmethod
+    def ListRolloutHistory(
+        self,
+        request: _rollouts_pb2.ListRolloutHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollouts_pb2.ListRolloutHistoryResponse, _abc.Awaitable[_rollouts_pb2.ListRolloutHistoryResponse]]:
+        """ListRolloutHistory pages through who started, changed and ended rollouts when, and why; newest first."""
 
     @_abc_1.abstractmethod
     def AcquireLease(
