@@ -67,7 +67,7 @@ def launch(cls: type[S], name: str, main: Callable[[S], Coroutine[Any, Any, None
 
 
 async def _traced(settings: S, name: str, main: Callable[[S], Coroutine[Any, Any, None]]) -> None:
-    telemetry.setup(name, settings.otlp_endpoint)
+    telemetry.setup(name, settings.otlp_endpoint, settings.otlp_sample_ratio)
     try:
         await main(settings)
     finally:

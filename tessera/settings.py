@@ -75,6 +75,9 @@ class ProcessSettings(BaseSettings):
     metrics_port: Port | None = Field(0, description="Port of Prometheus /metrics; 0 takes a free one, none turns it off.")
     shutdown_grace_s: Seconds = Field(20.0, description="Seconds that running work gets to end after SIGTERM.")
     otlp_endpoint: str | None = Field(None, description="Where traces go: http://host:4317 or https://host:4317 (OTLP over gRPC).")
+    otlp_sample_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0, description="Part of the traces that is recorded, 0 to 1; a caller's traceparent decides for its own trace."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
     log_format: Literal["json", "text"] = Field("json", description="One JSON object a line, or text for people.")
 

@@ -9,7 +9,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRatioBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import start_http_server
 
@@ -22,18 +22,19 @@ _EXPORT_TIMEOUT_S = 3
 """A collector that is away must not hold up the end of a process for long."""
 
 
-def setup(name: str, otlp_endpoint: str | None) -> None:
+def setup(name: str, otlp_endpoint: str | None, sample_ratio: float = 1.0) -> None:
     """Start tracing in this process; call once. Without an endpoint traces have ids, for logs and errors, and go nowhere.
 
     Args:
         name: Name of the service that its spans carry.
         otlp_endpoint: Where spans are sent, `http://host:4317` (in the clear) or `https://host:4317`; None: nowhere.
+        sample_ratio: Part of the traces that begin here which is recorded, 0 to 1. Of a trace that a caller began the caller has decided.
 
     Raises:
         InvalidArgumentError: The endpoint is no URL.
     """
     # A span that nobody will see costs a request as much as one that is sent; unsampled ones have their ids all the same.
-    sampler = ALWAYS_ON if otlp_endpoint else ALWAYS_OFF
+    sampler = ParentBased(TraceIdRatioBased(sample_ratio)) if otlp_endpoint else ALWAYS_OFF
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}), sampler=sampler, shutdown_on_exit=False)
     if otlp_endpoint:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter

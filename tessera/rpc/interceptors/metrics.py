@@ -3,9 +3,13 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 
-from prometheus_client import Counter, Histogram
+from grpc import StatusCode
+from opentelemetry import trace
+from prometheus_client import Counter
 
+from tessera.histogram import Histogram, Series, exemplar_id
 from tessera.rpc.interceptors.base import CallInterceptor, Context, Method, outcome
 
 STARTED = Counter("grpc_server_started", "Calls that reached a handler.", ["grpc_service", "grpc_method"])
@@ -14,7 +18,7 @@ HANDLING = Histogram(
     "grpc_server_handling_seconds",
     "Seconds from the start of a call to its last message.",
     ["grpc_service", "grpc_method"],
-    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+    (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
 
 
@@ -24,7 +28,8 @@ class MetricsInterceptor(CallInterceptor):
     @asynccontextmanager
     async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
         """Count one call."""
-        STARTED.labels(method.service, method.name).inc()
+        started, handling = _of(method)
+        started.inc()
         start = time.perf_counter()
         error: BaseException | None = None
         try:
@@ -33,5 +38,16 @@ class MetricsInterceptor(CallInterceptor):
             error = raised
             raise
         finally:
-            HANDLING.labels(method.service, method.name).observe(time.perf_counter() - start)
-            HANDLED.labels(method.service, method.name, outcome(context, error).name).inc()
+            handling.observe(time.perf_counter() - start, exemplar_id(trace.get_current_span()))
+            _handled(method, outcome(context, error)).inc()
+
+
+@cache  # looking up labels costs more than counting; a server has few methods, and only those that it has come here
+def _of(method: Method) -> tuple[Counter, Series]:
+    labels = (method.service, method.name)
+    return STARTED.labels(*labels), HANDLING.labels(*labels)
+
+
+@cache
+def _handled(method: Method, code: StatusCode) -> Counter:
+    return HANDLED.labels(method.service, method.name, code.name)
