@@ -9,7 +9,7 @@ import structlog
 
 from services.inference.catalogue import AliasKey, Catalogue
 from services.inference.leases import Leases, VersionKey
-from services.inference.metrics import LOAD_SECONDS, LOADS, MODEL_INFO
+from services.inference.metrics import MODEL_INFO, count_load, keep_models
 from services.inference.served import ServedModel, Slot, State
 from tessera.api.common.v1.common_pb2 import ModelSelector
 from tessera.client.calls import is_interruption, pause_s
@@ -194,7 +194,7 @@ class Pool:
         except Exception as error:
             log.exception("a version could not be loaded", model=slot.model, version=slot.version)
             slot.settle(TesseraError(f"{type(error).__name__}: {error}"))
-        LOADS.labels(slot.model, slot.state.value.lower()).inc()
+        count_load(slot.model, slot.state.value.lower(), slot.finished - slot.created)
         if slot.served:
             self._activate(slot, slot.served)
         elif slot.error:
@@ -209,10 +209,8 @@ class Pool:
         for key, version in self._catalogue.aliases.items():
             if (key[0], version) == (slot.model, slot.version):
                 self._active[key] = slot
-        seconds = slot.finished - slot.created
-        LOAD_SECONDS.labels(slot.model).observe(seconds)
         MODEL_INFO.labels(slot.model, slot.version, served.digest).set(1)
-        log.info("version ready", model=slot.model, version=slot.version, seconds=round(seconds, 3))
+        log.info("version ready", model=slot.model, version=slot.version, seconds=round(slot.finished - slot.created, 3))
 
     async def _retry(self, slot: Slot) -> None:
         """Load a version again that only could not be reached, unless it is not needed any more."""
@@ -239,6 +237,7 @@ class Pool:
         for slot in spare:
             if slot not in recent and not (slot.on_demand and slot.failed_within(RETRY_FAILED_S)):
                 self._retire(slot)
+        keep_models({*self._catalogue.models, *(slot.model for slot in (*self._slots.values(), *self._draining))})
 
     def _needed(self) -> set[VersionKey]:
         """Return the versions that some alias names, or answers with until the one that it names is ready."""
