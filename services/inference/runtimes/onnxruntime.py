@@ -10,6 +10,7 @@ from model_store.manifest import Manifest, TensorSpec
 from services.inference.runtimes.runtime import RuntimeOptions, Tensors
 from services.inference.settings import InferenceSettings
 from tessera.errors import FailedPreconditionError
+from tessera.memory import return_freed_memory
 
 log = structlog.get_logger()
 
@@ -44,6 +45,7 @@ class OnnxModel:
         got = self._session.get_providers()
         if got[0] != asked[0]:
             log.warning("the preferred execution provider does not work on this machine", asked=asked[0], got=got[0])
+        return_freed_memory()  # reading and packing the weights took several times what they take now
 
     def declared(self) -> tuple[dict[str, str], dict[str, str]]:
         """Return the graph's inputs and outputs: name to data type as in the manifest."""
@@ -59,6 +61,7 @@ class OnnxModel:
     def close(self) -> None:
         """Drop the session, and with it its weights and its arena."""
         del self._session
+        return_freed_memory()
 
 
 class OnnxRuntime:
@@ -82,8 +85,12 @@ class OnnxRuntime:
         except Exception as error:  # onnxruntime raises classes of its own, without a common base
             raise FailedPreconditionError(f"onnxruntime cannot load {graph.name}: {error}") from error
         declared_inputs, declared_outputs = model.declared()
-        _check_declared("inputs", declared_inputs, manifest.inputs)
-        _check_declared("outputs", declared_outputs, manifest.outputs)
+        try:
+            _check_declared("inputs", declared_inputs, manifest.inputs)
+            _check_declared("outputs", declared_outputs, manifest.outputs)
+        except FailedPreconditionError:
+            model.close()
+            raise
         return model
 
     def close(self) -> None:
@@ -102,6 +109,8 @@ def _session_options(options: RuntimeOptions) -> ort.SessionOptions:
     session.log_severity_level = 3  # errors; they are raised as well
     # Spinning threads would eat the CPU quota of the event loop while no request is there.
     session.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # The arena is for what each batch needs. Weights that were cut out of it would keep its large regions from being given back.
+    session.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     return session
 
 
