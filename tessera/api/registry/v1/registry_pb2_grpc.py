@@ -8,6 +8,7 @@ from tessera.api.registry.v1 import blobs_pb2 as tessera_dot_api_dot_registry_do
 from tessera.api.registry.v1 import experiments_pb2 as tessera_dot_api_dot_registry_dot_v1_dot_experiments__pb2
 from tessera.api.registry.v1 import leases_pb2 as tessera_dot_api_dot_registry_dot_v1_dot_leases__pb2
 from tessera.api.registry.v1 import models_pb2 as tessera_dot_api_dot_registry_dot_v1_dot_models__pb2
+from tessera.api.registry.v1 import rollouts_pb2 as tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2
 from tessera.api.registry.v1 import versions_pb2 as tessera_dot_api_dot_registry_dot_v1_dot_versions__pb2
 from tessera.api.registry.v1 import watch_pb2 as tessera_dot_api_dot_registry_dot_v1_dot_watch__pb2
 
@@ -139,6 +140,36 @@ class RegistryServiceStub:
                 '/tessera.api.registry.v1.RegistryService/ListAliasHistory',
                 request_serializer=tessera_dot_api_dot_registry_dot_v1_dot_aliases__pb2.ListAliasHistoryRequest.SerializeToString,
                 response_deserializer=tessera_dot_api_dot_registry_dot_v1_dot_aliases__pb2.ListAliasHistoryResponse.FromString,
+                _registered_method=True)
+        self.StartRollout = channel.unary_unary(
+                '/tessera.api.registry.v1.RegistryService/StartRollout',
+                request_serializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.StartRolloutRequest.SerializeToString,
+                response_deserializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.StartRolloutResponse.FromString,
+                _registered_method=True)
+        self.UpdateRollout = channel.unary_unary(
+                '/tessera.api.registry.v1.RegistryService/UpdateRollout',
+                request_serializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.UpdateRolloutRequest.SerializeToString,
+                response_deserializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.UpdateRolloutResponse.FromString,
+                _registered_method=True)
+        self.EndRollout = channel.unary_unary(
+                '/tessera.api.registry.v1.RegistryService/EndRollout',
+                request_serializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.EndRolloutRequest.SerializeToString,
+                response_deserializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.EndRolloutResponse.FromString,
+                _registered_method=True)
+        self.GetRollout = channel.unary_unary(
+                '/tessera.api.registry.v1.RegistryService/GetRollout',
+                request_serializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.GetRolloutRequest.SerializeToString,
+                response_deserializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.GetRolloutResponse.FromString,
+                _registered_method=True)
+        self.ListRollouts = channel.unary_unary(
+                '/tessera.api.registry.v1.RegistryService/ListRollouts',
+                request_serializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.ListRolloutsRequest.SerializeToString,
+                response_deserializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.ListRolloutsResponse.FromString,
+                _registered_method=True)
+        self.ListRolloutHistory = channel.unary_unary(
+                '/tessera.api.registry.v1.RegistryService/ListRolloutHistory',
+                request_serializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.ListRolloutHistoryRequest.SerializeToString,
+                response_deserializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.ListRolloutHistoryResponse.FromString,
                 _registered_method=True)
         self.AcquireLease = channel.unary_unary(
                 '/tessera.api.registry.v1.RegistryService/AcquireLease',
@@ -302,21 +333,22 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteVersion(self, request, context):
-        """DeleteVersion retires a version. FAILED_PRECONDITION while an alias or a lease holds it. Its number is never used again.
+        """DeleteVersion retires a version. FAILED_PRECONDITION while an alias, a rollout or a lease holds it. Its number is never used again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetAlias(self, request, context):
-        """SetAlias points an alias at a version by compare-and-swap. ABORTED if the alias does not stand at `expected_version`.
+        """SetAlias points an alias at a version by compare-and-swap. ABORTED if the alias does not stand at `expected_version`. Moving it ends its
+        rollout: PROMOTED if it was moved to the candidate, else SUPERSEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAlias(self, request, context):
-        """DeleteAlias removes an alias by compare-and-swap; its history stays.
+        """DeleteAlias removes an alias by compare-and-swap, and ends its rollout; its history stays.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -324,6 +356,50 @@ class RegistryServiceServicer:
 
     def ListAliasHistory(self, request, context):
         """ListAliasHistory pages through who moved an alias when, from where, to where, and why; newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartRollout(self, request, context):
+        """StartRollout sends part of an alias's traffic to another version; all servers follow. FAILED_PRECONDITION if the alias has an ACTIVE
+        rollout already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateRollout(self, request, context):
+        """UpdateRollout changes weight, shadow and guard by compare-and-swap. FAILED_PRECONDITION if the alias has no ACTIVE rollout.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndRollout(self, request, context):
+        """EndRollout ends a rollout by compare-and-swap. PROMOTED moves the alias in the same transaction. FAILED_PRECONDITION if the alias has no
+        ACTIVE rollout.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRollout(self, request, context):
+        """GetRollout answers the rollout of an alias, or its last one. NOT_FOUND if it never had one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRollouts(self, request, context):
+        """ListRollouts pages through the rollouts of all models.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRolloutHistory(self, request, context):
+        """ListRolloutHistory pages through who started, changed and ended rollouts when, and why; newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -489,6 +565,36 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.ListAliasHistory,
                     request_deserializer=tessera_dot_api_dot_registry_dot_v1_dot_aliases__pb2.ListAliasHistoryRequest.FromString,
                     response_serializer=tessera_dot_api_dot_registry_dot_v1_dot_aliases__pb2.ListAliasHistoryResponse.SerializeToString,
+            ),
+            'StartRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartRollout,
+                    request_deserializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.StartRolloutRequest.FromString,
+                    response_serializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.StartRolloutResponse.SerializeToString,
+            ),
+            'UpdateRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRollout,
+                    request_deserializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.UpdateRolloutRequest.FromString,
+                    response_serializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.UpdateRolloutResponse.SerializeToString,
+            ),
+            'EndRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndRollout,
+                    request_deserializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.EndRolloutRequest.FromString,
+                    response_serializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.EndRolloutResponse.SerializeToString,
+            ),
+            'GetRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRollout,
+                    request_deserializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.GetRolloutRequest.FromString,
+                    response_serializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.GetRolloutResponse.SerializeToString,
+            ),
+            'ListRollouts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRollouts,
+                    request_deserializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.ListRolloutsRequest.FromString,
+                    response_serializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.ListRolloutsResponse.SerializeToString,
+            ),
+            'ListRolloutHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRolloutHistory,
+                    request_deserializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.ListRolloutHistoryRequest.FromString,
+                    response_serializer=tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.ListRolloutHistoryResponse.SerializeToString,
             ),
             'AcquireLease': grpc.unary_unary_rpc_method_handler(
                     servicer.AcquireLease,
@@ -1054,6 +1160,168 @@ class RegistryService:
             '/tessera.api.registry.v1.RegistryService/ListAliasHistory',
             tessera_dot_api_dot_registry_dot_v1_dot_aliases__pb2.ListAliasHistoryRequest.SerializeToString,
             tessera_dot_api_dot_registry_dot_v1_dot_aliases__pb2.ListAliasHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tessera.api.registry.v1.RegistryService/StartRollout',
+            tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.StartRolloutRequest.SerializeToString,
+            tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.StartRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tessera.api.registry.v1.RegistryService/UpdateRollout',
+            tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.UpdateRolloutRequest.SerializeToString,
+            tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.UpdateRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tessera.api.registry.v1.RegistryService/EndRollout',
+            tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.EndRolloutRequest.SerializeToString,
+            tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.EndRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tessera.api.registry.v1.RegistryService/GetRollout',
+            tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.GetRolloutRequest.SerializeToString,
+            tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.GetRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRollouts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tessera.api.registry.v1.RegistryService/ListRollouts',
+            tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.ListRolloutsRequest.SerializeToString,
+            tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.ListRolloutsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRolloutHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tessera.api.registry.v1.RegistryService/ListRolloutHistory',
+            tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.ListRolloutHistoryRequest.SerializeToString,
+            tessera_dot_api_dot_registry_dot_v1_dot_rollouts__pb2.ListRolloutHistoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,6 +8,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from tessera.api.registry.v1 import aliases_pb2 as _aliases_pb2
 from tessera.api.registry.v1 import models_pb2 as _models_pb2
+from tessera.api.registry.v1 import rollouts_pb2 as _rollouts_pb2
 from tessera.api.registry.v1 import versions_pb2 as _versions_pb2
 import builtins as _builtins
 import sys
@@ -59,6 +60,7 @@ class WatchResponse(_message.Message):
     VERSION_CHANGED_FIELD_NUMBER: _builtins.int
     VERSION_DELETED_FIELD_NUMBER: _builtins.int
     ALIAS_CHANGED_FIELD_NUMBER: _builtins.int
+    ROLLOUT_CHANGED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Revision of the event; strictly growing. Resume with it."""
     model_deleted: _builtins.str
@@ -83,6 +85,10 @@ class WatchResponse(_message.Message):
     def alias_changed(self) -> _aliases_pb2.AliasChange:
         """An alias was set, moved or deleted."""
 
+    @_builtins.property
+    def rollout_changed(self) -> _rollouts_pb2.Rollout:
+        """A rollout was started, changed or ended."""
+
     def __init__(
         self,
         *,
@@ -93,12 +99,13 @@ class WatchResponse(_message.Message):
         version_changed: _versions_pb2.Version | None = ...,
         version_deleted: _versions_pb2.VersionRef | None = ...,
         alias_changed: _aliases_pb2.AliasChange | None = ...,
+        rollout_changed: _rollouts_pb2.Rollout | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alias_changed", b"alias_changed", "event", b"event", "model_changed", b"model_changed", "model_deleted", b"model_deleted", "time", b"time", "version_changed", b"version_changed", "version_deleted", b"version_deleted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alias_changed", b"alias_changed", "event", b"event", "model_changed", b"model_changed", "model_deleted", b"model_deleted", "rollout_changed", b"rollout_changed", "time", b"time", "version_changed", b"version_changed", "version_deleted", b"version_deleted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias_changed", b"alias_changed", "event", b"event", "model_changed", b"model_changed", "model_deleted", b"model_deleted", "revision", b"revision", "time", b"time", "version_changed", b"version_changed", "version_deleted", b"version_deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias_changed", b"alias_changed", "event", b"event", "model_changed", b"model_changed", "model_deleted", b"model_deleted", "revision", b"revision", "rollout_changed", b"rollout_changed", "time", b"time", "version_changed", b"version_changed", "version_deleted", b"version_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["model_changed", "model_deleted", "version_changed", "version_deleted", "alias_changed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["model_changed", "model_deleted", "version_changed", "version_deleted", "alias_changed", "rollout_changed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
