@@ -1,4 +1,4 @@
-"""The registry: models, versions and aliases; with blobs, experiments and the event stream from the modules beside this one."""
+"""The registry: models, versions and aliases; with blobs, experiments, rollouts and the event stream from the modules beside this one."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
@@ -7,6 +7,7 @@ from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.client.calls import call, pages, selector
 from tessera.client.registry_blobs import BlobCalls
 from tessera.client.registry_experiments import ExperimentCalls
+from tessera.client.registry_rollouts import RolloutCalls
 from tessera.client.registry_watch import WatchCalls
 from tessera.errors import AlreadyExistsError, NotFoundError
 from tessera.times import to_duration
@@ -15,7 +16,7 @@ LONG_TIMEOUT_S = 900.0
 """For calls that read every byte of a version (2 GiB) or of the store."""
 
 
-class RegistryClient(BlobCalls, ExperimentCalls, WatchCalls):
+class RegistryClient(BlobCalls, ExperimentCalls, RolloutCalls, WatchCalls):
     """Typed calls to the registry.
 
     Every method raises the `tessera.errors.TesseraError` that matches the status: `UnavailableError` if the registry cannot be reached,
@@ -158,7 +159,8 @@ class RegistryClient(BlobCalls, ExperimentCalls, WatchCalls):
     async def acquire_lease(
         self, holder: str, ttl_s: float, *, model: str = "", version: int = 0, blob_sha256: str = ""
     ) -> pb.AcquireLeaseResponse:
-        """Protect a version (`model` and `version`) or a blob from deletion for `ttl_s` seconds (1 s to 24 h), or renew that.
+        """Protect a version (`model` and `version`) or a blob from deletion for `ttl_s` seconds (1 s to 24 h, a blob to 30 days), or
+        renew that.
 
         Raises:
             NotFoundError: No such version or blob.
@@ -174,6 +176,17 @@ class RegistryClient(BlobCalls, ExperimentCalls, WatchCalls):
     async def release_lease(self, lease_id: str) -> None:
         """End a lease early; one that is gone already is fine."""
         await call(self.stub.ReleaseLease, pb.ReleaseLeaseRequest(lease_id=lease_id), timeout_s=self.timeout_s, repeatable=True)
+
+    async def list_leases(self, holder_prefix: str = "") -> AsyncIterator[pb.Lease]:
+        """Yield the leases of holders whose names begin so, sorted by holder. Takes the role operator."""
+
+        async def fetch(token: str) -> pb.ListLeasesResponse:
+            request = pb.ListLeasesRequest(holder_prefix=holder_prefix, page_token=token)
+            return await call(self.stub.ListLeases, request, timeout_s=self.timeout_s)
+
+        async for page in pages(fetch):
+            for lease in page.leases:
+                yield lease
 
     async def collect_garbage(self, grace_s: float | None = None, *, dry_run: bool = False) -> pb.CollectGarbageResponse:
         """Remove blobs that nothing refers to and that are older than `grace_s` seconds (default 24 h); only report with `dry_run`."""

@@ -85,3 +85,7 @@ class ModelCalls(Calls):
         """End a lease."""
         await asyncio.to_thread(self._registry.leases.release, request.lease_id)
         return pb.ReleaseLeaseResponse()
+
+    async def ListLeases(self, request: pb.ListLeasesRequest, context: Context) -> pb.ListLeasesResponse:
+        """Answer a page of leases."""
+        return await asyncio.to_thread(self._registry.leases.page, request.holder_prefix, page_of(request))

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from tessera.api.registry.v1 import versions_pb2 as tessera_dot_api_dot_registry_dot_v1_dot_versions__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$tessera/api/registry/v1/leases.proto\x12\x17tessera.api.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&tessera/api/registry/v1/versions.proto\"\xa6\x01\n\x13\x41\x63quireLeaseRequest\x12\x0e\n\x06holder\x18\x01 \x01(\t\x12\x36\n\x07version\x18\x02 \x01(\x0b\x32#.tessera.api.registry.v1.VersionRefH\x00\x12\x15\n\x0b\x62lob_sha256\x18\x03 \x01(\tH\x00\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\n\x06target\"Y\n\x14\x41\x63quireLeaseResponse\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x13ReleaseLeaseRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\"\x16\n\x14ReleaseLeaseResponse\"R\n\x15\x43ollectGarbageRequest\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"]\n\x16\x43ollectGarbageResponse\x12\x15\n\rblobs_removed\x18\x01 \x01(\x03\x12\x13\n\x0b\x62ytes_freed\x18\x02 \x01(\x03\x12\x17\n\x0fuploads_removed\x18\x03 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$tessera/api/registry/v1/leases.proto\x12\x17tessera.api.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&tessera/api/registry/v1/versions.proto\"\xa6\x01\n\x13\x41\x63quireLeaseRequest\x12\x0e\n\x06holder\x18\x01 \x01(\t\x12\x36\n\x07version\x18\x02 \x01(\x0b\x32#.tessera.api.registry.v1.VersionRefH\x00\x12\x15\n\x0b\x62lob_sha256\x18\x03 \x01(\tH\x00\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\n\x06target\"Y\n\x14\x41\x63quireLeaseResponse\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x13ReleaseLeaseRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\"\x16\n\x14ReleaseLeaseResponse\"\xb3\x01\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12\x36\n\x07version\x18\x03 \x01(\x0b\x32#.tessera.api.registry.v1.VersionRefH\x00\x12\x15\n\x0b\x62lob_sha256\x18\x04 \x01(\tH\x00\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06target\"Q\n\x11ListLeasesRequest\x12\x15\n\rholder_prefix\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x12ListLeasesResponse\x12.\n\x06leases\x18\x01 \x03(\x0b\x32\x1e.tessera.api.registry.v1.Lease\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x15\x43ollectGarbageRequest\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"]\n\x16\x43ollectGarbageResponse\x12\x15\n\rblobs_removed\x18\x01 \x01(\x03\x12\x13\n\x0b\x62ytes_freed\x18\x02 \x01(\x03\x12\x17\n\x0fuploads_removed\x18\x03 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,8 +42,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELEASELEASEREQUEST']._serialized_end=469
   _globals['_RELEASELEASERESPONSE']._serialized_start=471
   _globals['_RELEASELEASERESPONSE']._serialized_end=493
-  _globals['_COLLECTGARBAGEREQUEST']._serialized_start=495
-  _globals['_COLLECTGARBAGEREQUEST']._serialized_end=577
-  _globals['_COLLECTGARBAGERESPONSE']._serialized_start=579
-  _globals['_COLLECTGARBAGERESPONSE']._serialized_end=672
+  _globals['_LEASE']._serialized_start=496
+  _globals['_LEASE']._serialized_end=675
+  _globals['_LISTLEASESREQUEST']._serialized_start=677
+  _globals['_LISTLEASESREQUEST']._serialized_end=758
+  _globals['_LISTLEASESRESPONSE']._serialized_start=760
+  _globals['_LISTLEASESRESPONSE']._serialized_end=853
+  _globals['_COLLECTGARBAGEREQUEST']._serialized_start=855
+  _globals['_COLLECTGARBAGEREQUEST']._serialized_end=937
+  _globals['_COLLECTGARBAGERESPONSE']._serialized_start=939
+  _globals['_COLLECTGARBAGERESPONSE']._serialized_end=1032
 # @@protoc_insertion_point(module_scope)

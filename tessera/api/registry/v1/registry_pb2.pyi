@@ -45,6 +45,9 @@ from tessera.api.registry.v1.leases_pb2 import AcquireLeaseRequest as AcquireLea
 from tessera.api.registry.v1.leases_pb2 import AcquireLeaseResponse as AcquireLeaseResponse
 from tessera.api.registry.v1.leases_pb2 import CollectGarbageRequest as CollectGarbageRequest
 from tessera.api.registry.v1.leases_pb2 import CollectGarbageResponse as CollectGarbageResponse
+from tessera.api.registry.v1.leases_pb2 import Lease as Lease
+from tessera.api.registry.v1.leases_pb2 import ListLeasesRequest as ListLeasesRequest
+from tessera.api.registry.v1.leases_pb2 import ListLeasesResponse as ListLeasesResponse
 from tessera.api.registry.v1.leases_pb2 import ReleaseLeaseRequest as ReleaseLeaseRequest
 from tessera.api.registry.v1.leases_pb2 import ReleaseLeaseResponse as ReleaseLeaseResponse
 from tessera.api.registry.v1.models_pb2 import CreateModelRequest as CreateModelRequest

@@ -181,6 +181,11 @@ class RegistryServiceStub:
                 request_serializer=tessera_dot_api_dot_registry_dot_v1_dot_leases__pb2.ReleaseLeaseRequest.SerializeToString,
                 response_deserializer=tessera_dot_api_dot_registry_dot_v1_dot_leases__pb2.ReleaseLeaseResponse.FromString,
                 _registered_method=True)
+        self.ListLeases = channel.unary_unary(
+                '/tessera.api.registry.v1.RegistryService/ListLeases',
+                request_serializer=tessera_dot_api_dot_registry_dot_v1_dot_leases__pb2.ListLeasesRequest.SerializeToString,
+                response_deserializer=tessera_dot_api_dot_registry_dot_v1_dot_leases__pb2.ListLeasesResponse.FromString,
+                _registered_method=True)
         self.CreateExperiment = channel.unary_unary(
                 '/tessera.api.registry.v1.RegistryService/CreateExperiment',
                 request_serializer=tessera_dot_api_dot_registry_dot_v1_dot_experiments__pb2.CreateExperimentRequest.SerializeToString,
@@ -419,6 +424,13 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLeases(self, request, context):
+        """ListLeases pages through what is held, and by whom.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateExperiment(self, request, context):
         """CreateExperiment records the start of a training run. With a fence, a repeated call by a later attempt answers the same experiment.
         """
@@ -605,6 +617,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.ReleaseLease,
                     request_deserializer=tessera_dot_api_dot_registry_dot_v1_dot_leases__pb2.ReleaseLeaseRequest.FromString,
                     response_serializer=tessera_dot_api_dot_registry_dot_v1_dot_leases__pb2.ReleaseLeaseResponse.SerializeToString,
+            ),
+            'ListLeases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLeases,
+                    request_deserializer=tessera_dot_api_dot_registry_dot_v1_dot_leases__pb2.ListLeasesRequest.FromString,
+                    response_serializer=tessera_dot_api_dot_registry_dot_v1_dot_leases__pb2.ListLeasesResponse.SerializeToString,
             ),
             'CreateExperiment': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateExperiment,
@@ -1376,6 +1393,33 @@ class RegistryService:
             '/tessera.api.registry.v1.RegistryService/ReleaseLease',
             tessera_dot_api_dot_registry_dot_v1_dot_leases__pb2.ReleaseLeaseRequest.SerializeToString,
             tessera_dot_api_dot_registry_dot_v1_dot_leases__pb2.ReleaseLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLeases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tessera.api.registry.v1.RegistryService/ListLeases',
+            tessera_dot_api_dot_registry_dot_v1_dot_leases__pb2.ListLeasesRequest.SerializeToString,
+            tessera_dot_api_dot_registry_dot_v1_dot_leases__pb2.ListLeasesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -54,6 +54,9 @@ from tessera.api.registry.v1.leases_pb2 import AcquireLeaseRequest as AcquireLea
 from tessera.api.registry.v1.leases_pb2 import AcquireLeaseResponse as AcquireLeaseResponse
 from tessera.api.registry.v1.leases_pb2 import CollectGarbageRequest as CollectGarbageRequest
 from tessera.api.registry.v1.leases_pb2 import CollectGarbageResponse as CollectGarbageResponse
+from tessera.api.registry.v1.leases_pb2 import Lease as Lease
+from tessera.api.registry.v1.leases_pb2 import ListLeasesRequest as ListLeasesRequest
+from tessera.api.registry.v1.leases_pb2 import ListLeasesResponse as ListLeasesResponse
 from tessera.api.registry.v1.leases_pb2 import ReleaseLeaseRequest as ReleaseLeaseRequest
 from tessera.api.registry.v1.leases_pb2 import ReleaseLeaseResponse as ReleaseLeaseResponse
 from tessera.api.registry.v1.models_pb2 import CreateModelRequest as CreateModelRequest
@@ -203,6 +206,8 @@ class RegistryServiceStub:
     """AcquireLease protects a version or a blob from deletion and garbage collection until it expires. Repeating it renews it."""
     ReleaseLease: _grpc.UnaryUnaryMultiCallable[_leases_pb2.ReleaseLeaseRequest, _leases_pb2.ReleaseLeaseResponse]
     """ReleaseLease ends a lease early. Releasing a lease that is gone succeeds."""
+    ListLeases: _grpc.UnaryUnaryMultiCallable[_leases_pb2.ListLeasesRequest, _leases_pb2.ListLeasesResponse]
+    """ListLeases pages through what is held, and by whom."""
     CreateExperiment: _grpc.UnaryUnaryMultiCallable[_experiments_pb2.CreateExperimentRequest, _experiments_pb2.CreateExperimentResponse]
     """CreateExperiment records the start of a training run. With a fence, a repeated call by a later attempt answers the same experiment."""
     LogMetrics: _grpc.UnaryUnaryMultiCallable[_experiments_pb2.LogMetricsRequest, _experiments_pb2.LogMetricsResponse]
@@ -290,6 +295,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """AcquireLease protects a version or a blob from deletion and garbage collection until it expires. Repeating it renews it."""
     ReleaseLease: _aio.UnaryUnaryMultiCallable[_leases_pb2.ReleaseLeaseRequest, _leases_pb2.ReleaseLeaseResponse]  # type: ignore[assignment]
     """ReleaseLease ends a lease early. Releasing a lease that is gone succeeds."""
+    ListLeases: _aio.UnaryUnaryMultiCallable[_leases_pb2.ListLeasesRequest, _leases_pb2.ListLeasesResponse]  # type: ignore[assignment]
+    """ListLeases pages through what is held, and by whom."""
     CreateExperiment: _aio.UnaryUnaryMultiCallable[_experiments_pb2.CreateExperimentRequest, _experiments_pb2.CreateExperimentResponse]  # type: ignore[assignment]
     """CreateExperiment records the start of a training run. With a fence, a repeated call by a later attempt answers the same experiment."""
     LogMetrics: _aio.UnaryUnaryMultiCallable[_experiments_pb2.LogMetricsRequest, _experiments_pb2.LogMetricsResponse]  # type: ignore[assignment]
@@ -536,6 +543,14 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_leases_pb2.ReleaseLeaseResponse, _abc.Awaitable[_leases_pb2.ReleaseLeaseResponse]]:
         """ReleaseLease ends a lease early. Releasing a lease that is gone succeeds."""
+
+    @_abc_1.abstractmethod
+    def ListLeases(
+        self,
+        request: _leases_pb2.ListLeasesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_leases_pb2.ListLeasesResponse, _abc.Awaitable[_leases_pb2.ListLeasesResponse]]:
+        """ListLeases pages through what is held, and by whom."""
 
     @_abc_1.abstractmethod
     def CreateExperiment(
