@@ -1,4 +1,7 @@
-"""Aliases: names such as "champion" that point at versions, moved by compare-and-swap, with a history that only grows."""
+"""Aliases: names such as "champion" that point at versions, moved by compare-and-swap, with a history that only grows.
+
+Moving an alias ends its rollout.
+"""
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
@@ -7,7 +10,8 @@ from sqlalchemy.orm import Session
 from services.registry.changes import changing, next_revision, record
 from services.registry.find import check_fence, find_model, find_ready
 from services.registry.messages import alias_message
-from services.registry.tables import Alias, AliasChange, Model
+from services.registry.rollout_changes import alias_moved
+from services.registry.tables import Alias, AliasChange, Model, Version
 from services.registry.tokens import PageRequest, Position, decode, encode
 from tessera.api.common.v1 import common_pb2
 from tessera.api.registry.v1 import registry_pb2 as pb
@@ -63,13 +67,14 @@ class Aliases:
             if fence and target.idempotency_key != fence.key:
                 raise FailedPreconditionError(f"version {number} of {model!r} was not made by {fence.key!r}", field="fence.key")
             current = _compare(owner, alias, expected)
-            if alias in owner.aliases:
-                owner.aliases[alias].version_id, owner.aliases[alias].number = target.id, number
-            else:
-                owner.aliases[alias] = Alias(name=alias, version_id=target.id, number=number)
-            return self._changed(
-                session, owner, AliasChange(alias=alias, from_version=current, to_version=number, actor=actor, reason=reason)
-            )
+            return self._point(session, owner, target, AliasChange(alias=alias, from_version=current, actor=actor, reason=reason))
+
+    def move(self, session: Session, model: str, alias: str, number: int, *, actor: str, reason: str) -> pb.AliasChange:
+        """Point an alias that exists at a READY version, as part of a change within `changing`; arguments and errors as for `set`."""
+        owner = find_model(session, model, "model")
+        current = owner.aliases[alias].number
+        change = AliasChange(alias=alias, from_version=current, actor=actor, reason=reason)
+        return self._point(session, owner, find_ready(session, model, number), change)
 
     def delete(self, model: str, alias: str, *, expected: int | None, actor: str, reason: str) -> pb.AliasChange:
         """Remove an alias; its history stays. Arguments and errors as for `set`; NotFoundError also if there is no such alias."""
@@ -99,6 +104,15 @@ class Aliases:
         token = encode(Position(None, rows[limit - 1].revision), request, scope) if len(rows) > limit else ""
         return pb.ListAliasHistoryResponse(changes=[alias_message(row) for row in rows[:limit]], next_page_token=token)
 
+    def _point(self, session: Session, owner: Model, target: Version, change: AliasChange) -> pb.AliasChange:
+        if change.alias in owner.aliases:
+            alias = owner.aliases[change.alias]
+            alias.version_id, alias.number = target.id, target.number
+        else:
+            owner.aliases[change.alias] = Alias(name=change.alias, version_id=target.id, number=target.number)
+        change.to_version = target.number
+        return self._changed(session, owner, change)
+
     def _changed(self, session: Session, owner: Model, change: AliasChange) -> pb.AliasChange:
         change.model = owner.name
         change.time = self._clock()
@@ -106,6 +120,7 @@ class Aliases:
         session.add(change)
         message = alias_message(change)
         record(session, owner.name, pb.WatchResponse(alias_changed=message), revision=change.revision, time=change.time)
+        alias_moved(session, change)
         return message
 
 

@@ -13,6 +13,7 @@ from services.registry.experiments import Experiments
 from services.registry.garbage import Garbage
 from services.registry.leases import Leases
 from services.registry.models import Models
+from services.registry.rollouts import Rollouts
 from services.registry.versions import Versions
 from tessera.times import Clock, now
 
@@ -24,6 +25,7 @@ class Registry:
     models: Models
     versions: Versions
     aliases: Aliases
+    rollouts: Rollouts
     leases: Leases
     experiments: Experiments
     blobs: Blobs
@@ -33,10 +35,12 @@ class Registry:
     @classmethod
     def over(cls, engine: Engine, store: BlobStore, clock: Clock = now) -> Self:
         """Return the registry that lies in a migrated database and a blob store."""
+        aliases = Aliases(engine, clock)
         return cls(
             models=Models(engine, clock),
             versions=Versions(engine, store, clock),
-            aliases=Aliases(engine, clock),
+            aliases=aliases,
+            rollouts=Rollouts(engine, aliases, clock),
             leases=Leases(engine, store, clock),
             experiments=Experiments(engine, clock),
             blobs=Blobs(engine, store, clock),

@@ -20,6 +20,7 @@ def model_message(row: tables.Model) -> pb.Model:
         latest_version=row.latest_version,
         create_time=to_timestamp(row.create_time),
         revision=row.revision,
+        rollouts=[rollout_message(rollout) for rollout in row.rollouts],
     )
 
 
@@ -62,6 +63,26 @@ def alias_message(row: tables.AliasChange) -> pb.AliasChange:
         actor=row.actor,
         reason=row.reason,
         time=to_timestamp(row.time),
+        revision=row.revision,
+    )
+
+
+def rollout_message(row: tables.Rollout) -> pb.Rollout:
+    """Return a rollout."""
+    return pb.Rollout(
+        id=row.id,
+        model=row.model,
+        alias=row.alias,
+        stable_version=row.stable_version,
+        candidate_version=row.candidate_version,
+        weight_percent=row.weight_percent,
+        shadow_percent=row.shadow_percent,
+        guard=pb.RolloutGuard.FromString(row.guard),
+        state=pb.RolloutState.ValueType(row.state),
+        actor=row.actor,
+        reason=row.reason,
+        create_time=to_timestamp(row.create_time),
+        change_time=to_timestamp(row.change_time),
         revision=row.revision,
     )
 

@@ -3,6 +3,7 @@
 from services.registry.calls.blobs import BlobCalls
 from services.registry.calls.experiments import ExperimentCalls
 from services.registry.calls.models import ModelCalls
+from services.registry.calls.rollouts import RolloutCalls
 from services.registry.calls.versions import VersionCalls
 from services.registry.calls.watch import WatchCalls
 from services.registry.core import Registry
@@ -15,15 +16,16 @@ from tessera.rpc.server import Service
 _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["RegistryService"]
 
 # Servers that only serve read and hold leases; whoever trains publishes; what removes something, or changes what production uses, is for
-# operators: SetAlias too, unless a job calls it (see there).
+# operators: SetAlias too, unless a job calls it, and EndRollout, unless a server rolls back (see there).
 _READER = {
     *("GetModel", "ListModels", "GetVersion", "ListVersions", "VerifyVersion", "ListAliasHistory", "GetExperiment", "ListExperiments"),
+    *("GetRollout", "ListRollouts", "ListRolloutHistory"),
     *("GetDownload", "DownloadBlob", "AcquireLease", "ReleaseLease", "Watch"),
 }
-_OPERATOR = {"DeleteModel", "DeleteVersion", "DeleteAlias", "CollectGarbage"}
+_OPERATOR = {"DeleteModel", "DeleteVersion", "DeleteAlias", "CollectGarbage", "ListLeases", "StartRollout", "UpdateRollout"}
 
 
-class RegistryServicer(ModelCalls, BlobCalls, VersionCalls, ExperimentCalls, WatchCalls, pb_grpc.RegistryServiceServicer):
+class RegistryServicer(ModelCalls, BlobCalls, VersionCalls, RolloutCalls, ExperimentCalls, WatchCalls, pb_grpc.RegistryServiceServicer):
     """Implements `tessera.api.registry.v1.RegistryService`."""
 
 

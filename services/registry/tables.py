@@ -243,7 +243,9 @@ class Rollout(Numbered):
 
     __table_args__ = (
         sa.Index("ix_rollouts_alias", "model", "alias", "id"),
+        sa.Index("ix_rollouts_model", "model", "id"),
         sa.Index("ix_rollouts_state", "state", "id"),
+        sa.Index("ix_rollouts_create_time", "create_time", "id"),
         sa.Index("ix_rollouts_candidate", "model", "candidate_version", "state"),
     )
 

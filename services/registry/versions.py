@@ -18,6 +18,7 @@ from services.registry.kinds import INTEGER, NUMBER, TEXT, TIME, one_of
 from services.registry.leases import version_holders
 from services.registry.listing import Field, LabelField, Listing
 from services.registry.messages import listed_version_message, version_message
+from services.registry.rollout_changes import rollouts_of
 from services.registry.tables import Alias, State, Version, VersionFile, VersionMetric, VersionTag
 from services.registry.tokens import PageRequest
 from tessera.api.common.v1 import common_pb2
@@ -143,11 +144,12 @@ class Versions:
 
         Raises:
             NotFoundError: There is none.
-            FailedPreconditionError: An alias or a lease holds it, or it is retired already.
+            FailedPreconditionError: An alias, a rollout or a lease holds it, or it is retired already.
         """
         with changing(self._engine) as session:
             row = find_ready(session, model, number)
             held = [f"the alias {alias.name!r}" for alias in row.aliases]
+            held += [f"the rollout of {alias!r}" for alias in rollouts_of(session, model, number)]
             held += [f"a lease of {holder!r}" for holder in version_holders(session, row.id, self._clock())]
             if held:
                 raise FailedPreconditionError(f"version {number} of model {model!r} is held by {', '.join(held)}", field="version")

@@ -17,14 +17,16 @@ def test_the_registry() -> None:
     assert by_role(registry_service(nothing, nothing).roles) == {
         "READER": {
             *("GetModel", "ListModels", "GetVersion", "ListVersions", "VerifyVersion", "ListAliasHistory"),
+            *("GetRollout", "ListRollouts", "ListRolloutHistory"),
             *("GetExperiment", "ListExperiments", "GetDownload", "DownloadBlob", "AcquireLease", "ReleaseLease", "Watch"),
         },
         "PUBLISHER": {
             *("CreateModel", "UpdateModel", "CreateVersion", "UpdateVersion", "BeginUpload", "UploadBlob", "CompleteUpload"),
             *("CreateExperiment", "LogMetrics", "FinishExperiment"),
+            "EndRollout",  # as ROLLED_BACK; OPERATOR otherwise, see tests/integration/test_registry_roles.py
             "SetAlias",  # with the fence of a job; OPERATOR without, see tests/integration/test_registry_roles.py
         },
-        "OPERATOR": {"DeleteModel", "DeleteVersion", "DeleteAlias", "CollectGarbage"},
+        "OPERATOR": {"DeleteModel", "DeleteVersion", "DeleteAlias", "CollectGarbage", "ListLeases", "StartRollout", "UpdateRollout"},
     }
 
 

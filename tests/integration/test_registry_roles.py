@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from services.registry.servicer import registry_service
 from services.registry.streams import Transfers
 from tessera.api.common.v1.common_pb2 import Fence
+from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.cli.main import app
 from tessera.client.aliases import move_alias_once
 from tessera.client.registry import RegistryClient
@@ -99,3 +100,21 @@ async def test_an_operator_moves_everything(guarded: Guarded) -> None:
     assert await champion(guarded) == 3
     await guarded.operator.delete_alias("cells", "champion")
     assert dict((await guarded.reader.get_model("cells")).aliases) == {}
+
+
+async def test_a_rollout_is_an_operators_but_servers_may_roll_it_back(guarded: Guarded) -> None:
+    for client in (guarded.reader, guarded.publisher):
+        with pytest.raises(PermissionDeniedError, match="StartRollout needs the role operator"):
+            await client.start_rollout("cells", 2)
+    started = await guarded.operator.start_rollout("cells", 2, weight_percent=10.0)
+    with pytest.raises(PermissionDeniedError, match="UpdateRollout needs the role operator"):
+        await guarded.publisher.update_rollout("cells", weight_percent=100.0)
+    for outcome in (pb.ROLLOUT_STATE_PROMOTED, pb.ROLLOUT_STATE_ABORTED):
+        with pytest.raises(PermissionDeniedError, match="EndRollout other than by ROLLED_BACK needs the role operator"):
+            await guarded.publisher.end_rollout("cells", outcome)
+    with pytest.raises(PermissionDeniedError, match="EndRollout needs the role publisher"):
+        await guarded.reader.end_rollout("cells", pb.ROLLOUT_STATE_ROLLED_BACK, expected_revision=started.revision)
+    await guarded.publisher.end_rollout("cells", pb.ROLLOUT_STATE_ROLLED_BACK, expected_revision=started.revision, reason="it fails")
+    history = [change async for change in guarded.reader.rollout_history("cells")]
+    assert [(change.actor, change.reason) for change in history] == [("publisher@lab", "it fails"), ("operator@lab", "")]
+    assert await champion(guarded) == 1

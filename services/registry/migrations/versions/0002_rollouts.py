@@ -32,6 +32,8 @@ def upgrade() -> None:
     )
     op.create_index("ix_rollouts_alias", "rollouts", ["model", "alias", "id"])
     op.create_index("ix_rollouts_candidate", "rollouts", ["model", "candidate_version", "state"])
+    op.create_index("ix_rollouts_create_time", "rollouts", ["create_time", "id"])
+    op.create_index("ix_rollouts_model", "rollouts", ["model", "id"])
     op.create_index("ix_rollouts_state", "rollouts", ["state", "id"])
     op.create_table(
         "rollout_changes",

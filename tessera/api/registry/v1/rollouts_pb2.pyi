@@ -486,7 +486,7 @@ Global___GetRolloutResponse: _TypeAlias = GetRolloutResponse  # noqa: Y015
 
 @_typing.final
 class ListRolloutsRequest(_message.Message):
-    """ListRolloutsRequest asks for a page. Fields for filter and order: model, alias, state, candidate_version, create_time."""
+    """ListRolloutsRequest asks for a page. Fields for filter and order: model, state, create_time."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
