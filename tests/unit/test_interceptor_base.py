@@ -1,13 +1,11 @@
 """The helper that all interceptors share: it must surround every kind of call from the first message to the last."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import pytest
 
-from tessera.rpc.interceptors.base import CallInterceptor, Context, Method
+from tessera.rpc.interceptors.base import Call, CallInterceptor, Context, Method
 from tests.fixtures.echo import KINDS, NAME, call, intercepted
 
 
@@ -17,16 +15,18 @@ class Recorder(CallInterceptor):
         self.name = name
         self.events = events
 
-    @asynccontextmanager
-    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
-        self.events.append(("enter", self.name))
-        try:
-            yield
-        except BaseException as error:
-            self.events.append(("raise", type(error).__name__))
-            raise
-        finally:
-            self.events.append(("leave", self.name))
+    def around(self, method: Method, call: Call) -> Call:
+        async def recorded(request: Any, context: Context) -> Any:
+            self.events.append(("enter", self.name))
+            try:
+                return await call(request, context)
+            except BaseException as error:
+                self.events.append(("raise", type(error).__name__))
+                raise
+            finally:
+                self.events.append(("leave", self.name))
+
+        return recorded
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -78,10 +78,9 @@ async def test_a_method_knows_its_names_and_kind() -> None:
     seen: list[Method] = []
 
     class Noter(CallInterceptor):
-        @asynccontextmanager
-        async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
+        def around(self, method: Method, call: Call) -> Call:
             seen.append(method)
-            yield
+            return call
 
     async with intercepted([Noter()]) as channel:
         for kind in KINDS:

@@ -1,11 +1,11 @@
 """Who may call what: a bearer token stands for an identity with a role, and every method asks for a least role."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from typing import Any
 
 from tessera.errors import UnauthenticatedError
 from tessera.rpc.auth import Role, Tokens, require, set_caller
-from tessera.rpc.interceptors.base import CallInterceptor, Context, Method
+from tessera.rpc.interceptors.base import Call, CallInterceptor, Context, Method
 
 
 class AuthInterceptor(CallInterceptor):
@@ -21,13 +21,17 @@ class AuthInterceptor(CallInterceptor):
         self._tokens = tokens
         self._roles = roles
 
-    @asynccontextmanager
-    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
-        """Check one call."""
+    def around(self, method: Method, call: Call) -> Call:
+        """Check the calls of a method."""
         least = self._roles[method.path]
-        if least is not None:
+        if least is None:
+            return call
+
+        async def checked(request: Any, context: Context) -> Any:
             self._check(method, least, context)
-        yield
+            return await call(request, context)
+
+        return checked
 
     def _check(self, method: Method, least: Role, context: Context) -> None:
         header = dict(context.invocation_metadata() or ()).get("authorization")

@@ -1,10 +1,10 @@
-"""What the interceptors share: one context manager around a call, whichever of the four kinds it is."""
+"""What the interceptors share: one coroutine around a call, whichever of the four kinds it is."""
 
 import asyncio
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,7 +17,8 @@ if TYPE_CHECKING:  # generic for the type checker only
     Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
 else:
     Handler = grpc.RpcMethodHandler
-Around = Callable[[Context], AbstractAsyncContextManager[None]]
+Call = Callable[[Any, Context], Coroutine[Any, Any, Any]]
+"""The whole of a call, from its request (or the iterator of its requests) to its last answer."""
 
 _CODES = {code.value[0]: code for code in StatusCode}
 
@@ -40,21 +41,22 @@ class Method:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor, ABC):
-    """Runs `around` around every call.
+    """Runs every call inside a coroutine of its own.
 
-    A handler is wrapped once, when its method is first called, and kept: the chain of interceptors costs a call one look-up. Methods that
-    the server does not have are left to gRPC, which answers UNIMPLEMENTED.
+    A handler is wrapped once, when its method is first called, and kept: the chain of interceptors costs a call one look-up, and each
+    interceptor a coroutine (context managers would cost several times as much, see docs/adr/0017). Methods that the server does not have
+    are left to gRPC, which answers UNIMPLEMENTED.
     """
 
     def __init__(self) -> None:
         self._wrapped: dict[str, Handler] = {}
 
     @abstractmethod
-    def around(self, method: Method, context: Context) -> AbstractAsyncContextManager[None]:
-        """Return what to enter before the handler runs and to leave after its last message.
+    def around(self, method: Method, call: Call) -> Call:
+        """Return what shall run instead of `call`, and awaits it; `call` itself if this method is none of the interceptor's concern.
 
-        gRPC runs every call in an asyncio task of its own, so context variables that are set here end with the call. What leaves the
-        block is the exception of the handler, or `asyncio.CancelledError` when the caller gave up.
+        gRPC runs every call in an asyncio task of its own, so context variables that are set here end with the call. What leaves `call`
+        is the exception of the handler, or `asyncio.CancelledError` when the caller gave up.
         """
 
     async def intercept_service(
@@ -74,21 +76,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor, ABC):
         return self._wrapped[path]
 
 
-def wrap(handler: Handler, around: Around) -> Handler:
-    """Return a handler of the same kind whose whole call, every message of a stream included, runs inside `around(context)`.
+def wrap(handler: Handler, around: Callable[[Call], Call]) -> Handler:
+    """Return a handler of the same kind whose whole call, every message of a stream included, is what `around` makes of it.
 
     A generator is turned into a coroutine that writes its messages. gRPC would take the generator too, but a call that is cancelled while
-    gRPC sends a message would then leave the generator, and `around` with it, to the garbage collector.
+    gRPC sends a message would then leave the generator, and what surrounds it, to the garbage collector.
     """
     behavior, make = _parts(handler)
     if inspect.isasyncgenfunction(behavior):
         behavior = partial(_write_all, behavior)
-
-    async def call(request: Any, context: Context) -> Any:
-        async with around(context):
-            return await behavior(request, context)
-
-    return make(call, handler.request_deserializer, handler.response_serializer)
+    return make(around(behavior), handler.request_deserializer, handler.response_serializer)
 
 
 async def _write_all(generate: Callable[[Any, Context], AsyncGenerator[Any, None]], request: Any, context: Context) -> None:

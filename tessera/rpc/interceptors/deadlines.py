@@ -1,11 +1,10 @@
 """No work for a caller who has gone: calls whose time is over are refused, unary calls without a deadline get one."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from typing import Any
 
 from tessera.errors import DeadlineExceededError
-from tessera.rpc.interceptors.base import CallInterceptor, Context, Method
+from tessera.rpc.interceptors.base import Call, CallInterceptor, Context, Method
 
 
 class DeadlineInterceptor(CallInterceptor):
@@ -19,19 +18,24 @@ class DeadlineInterceptor(CallInterceptor):
         super().__init__()
         self._default_timeout_s = default_timeout_s
 
-    @asynccontextmanager
-    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
-        """Guard one call."""
-        remaining = context.time_remaining()
-        if remaining is not None and remaining <= 0:
-            raise DeadlineExceededError("the deadline had passed before the call was looked at")
-        if remaining is not None or not method.unary:
-            yield
-            return
+    def around(self, method: Method, call: Call) -> Call:
+        """Guard the calls of a method."""
+
+        async def guarded(request: Any, context: Context) -> Any:
+            remaining = context.time_remaining()
+            if remaining is None and method.unary:
+                return await self._limited(call, request, context)
+            if remaining is not None and remaining <= 0:
+                raise DeadlineExceededError("the deadline had passed before the call was looked at")
+            return await call(request, context)
+
+        return guarded
+
+    async def _limited(self, call: Call, request: Any, context: Context) -> Any:
         limit = asyncio.timeout(self._default_timeout_s)
         try:
             async with limit:
-                yield
+                return await call(request, context)
         except TimeoutError:
             if not limit.expired():  # the handler's own
                 raise

@@ -1,11 +1,10 @@
 """Streams that never end by themselves are ended when the server stops, so that they do not use up the time of those that do."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from typing import Any
 
 from tessera.errors import UnavailableError
-from tessera.rpc.interceptors.base import CallInterceptor, Context, Method
+from tessera.rpc.interceptors.base import Call, CallInterceptor, Context, Method
 
 _LAST_WORD_S = 0.1
 """Time for an endless stream to send what came last, above all that health is NOT_SERVING now."""
@@ -27,21 +26,23 @@ class DrainInterceptor(CallInterceptor):
         for limit in self._open:
             limit.reschedule(asyncio.get_running_loop().time() + _LAST_WORD_S)
 
-    @asynccontextmanager
-    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
-        """Keep track of one call."""
+    def around(self, method: Method, call: Call) -> Call:
+        """Keep track of the calls of a method, if they are endless."""
         if not method.name.startswith("Watch"):
-            yield
-            return
-        limit = asyncio.timeout(0 if self._draining else None)
-        try:
-            async with limit:
-                self._open.add(limit)
-                try:
-                    yield
-                finally:
-                    self._open.discard(limit)
-        except TimeoutError:
-            if not limit.expired():  # the handler's own
-                raise
-            raise UnavailableError("the server is stopping; watch again from where you are", retry_after_s=1.0) from None
+            return call
+
+        async def tracked(request: Any, context: Context) -> Any:
+            limit = asyncio.timeout(0 if self._draining else None)
+            try:
+                async with limit:
+                    self._open.add(limit)
+                    try:
+                        return await call(request, context)
+                    finally:
+                        self._open.discard(limit)
+            except TimeoutError:
+                if not limit.expired():  # the handler's own
+                    raise
+                raise UnavailableError("the server is stopping; watch again from where you are", retry_after_s=1.0) from None
+
+        return tracked

@@ -1,15 +1,14 @@
 """Exceptions become statuses: domain errors with their details, anything else INTERNAL that tells the caller no more than a trace id."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import structlog
 from opentelemetry import trace
 
 from tessera.errors import TesseraError
-from tessera.rpc.interceptors.base import CallInterceptor, Context, Method
+from tessera.rpc.interceptors.base import Call, CallInterceptor, Context, Method
 from tessera.rpc.status import to_status
 
 log = structlog.get_logger()
@@ -18,22 +17,25 @@ log = structlog.get_logger()
 class ErrorInterceptor(CallInterceptor):
     """Ends a call with the status that matches what its handler raised."""
 
-    @asynccontextmanager
-    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
-        """Translate the exception of one call."""
-        try:
-            yield
-        except (asyncio.CancelledError, grpc.aio.AbortError):
-            raise
-        except TesseraError as error:
-            log.debug("call refused", method=method.path, code=error.code, reason=error.message)
-            await _abort(context, error)
-        except Exception as error:
-            span = trace.get_current_span()
-            span.record_exception(error)
-            trace_id = trace.format_trace_id(span.get_span_context().trace_id)
-            log.exception("call failed", method=method.path)
-            await _abort(context, TesseraError(f"internal error, trace id {trace_id}: the server's log says more"))
+    def around(self, method: Method, call: Call) -> Call:
+        """Translate the exceptions of the calls of a method."""
+
+        async def translated(request: Any, context: Context) -> Any:
+            try:
+                return await call(request, context)
+            except (asyncio.CancelledError, grpc.aio.AbortError):
+                raise
+            except TesseraError as error:
+                log.debug("call refused", method=method.path, code=error.code, reason=error.message)
+                await _abort(context, error)
+            except Exception as error:
+                span = trace.get_current_span()
+                span.record_exception(error)
+                trace_id = trace.format_trace_id(span.get_span_context().trace_id)
+                log.exception("call failed", method=method.path)
+                await _abort(context, TesseraError(f"internal error, trace id {trace_id}: the server's log says more"))
+
+        return translated
 
 
 async def _abort(context: Context, error: TesseraError) -> None:
