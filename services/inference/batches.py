@@ -10,10 +10,13 @@ from opentelemetry.trace import Span
 
 from services.inference.options import CallOptions
 from services.inference.runtimes.runtime import Tensors
-from tessera.errors import DeadlineExceededError, TesseraError
+from tessera.errors import DeadlineExceededError, ResourceExhaustedError, TesseraError, UnavailableError
 
 Run = Callable[[Tensors], Tensors]
 """Computes one batch: tensors by name, the first axis is the batch."""
+
+RUNTIME_FAILED = (UnavailableError, ResourceExhaustedError, DeadlineExceededError)
+"""What a runtime raises when it could not try: no request of the batch is to blame, so each caller is told exactly that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +79,11 @@ def compute(run: Run, batch: Sequence[Request]) -> list[Outcome]:
     """Compute a batch and return an outcome for each of its requests, in their order.
 
     If the batch raises, its requests are tried one by one, so that one bad request does not fail its neighbours; those whose caller has
-    gone or whose deadline passed meanwhile are left out.
+    gone or whose deadline passed meanwhile are left out. An error in RUNTIME_FAILED is the outcome of all of them at once.
     """
     outcome = _attempt(run, batch)
+    if isinstance(outcome.result, RUNTIME_FAILED):
+        return [outcome] * len(batch)
     if len(batch) > 1 and isinstance(outcome.result, Exception):
         return [_alone(run, request) for request in batch]
     if isinstance(outcome.result, Exception):
