@@ -83,7 +83,9 @@ Count = Annotated[int, Field(ge=0, le=_LARGEST_INT)]
 Ordinal = Annotated[int, Field(ge=1, le=_LARGEST_INT)]
 Extent = Annotated[int, Field(le=_LARGEST_INT), AfterValidator(_extent)]
 JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_finite)]
-DataType = Literal["BOOL", "UINT8", "INT32", "INT64", "FP16", "FP32", "FP64"]
+DataType = Literal[
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BF16", "BYTES"
+]
 
 
 class _Part(BaseModel):

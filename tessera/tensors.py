@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from tessera import strings
 from tessera.api.common.v1 import common_pb2
 from tessera.errors import InvalidArgumentError
 
@@ -20,18 +22,29 @@ Array = NDArray[Any]
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
     "UINT8": np.dtype(np.uint8),
+    "UINT16": np.dtype(np.uint16),
+    "UINT32": np.dtype(np.uint32),
+    "UINT64": np.dtype(np.uint64),
+    "INT8": np.dtype(np.int8),
+    "INT16": np.dtype(np.int16),
     "INT32": np.dtype(np.int32),
     "INT64": np.dtype(np.int64),
     "FP16": np.dtype(np.float16),
     "FP32": np.dtype(np.float32),
     "FP64": np.dtype(np.float64),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "BYTES": np.dtype(np.object_),
 }
-"""Element types by their protocol name."""
+"""Element types by their protocol name. The elements of BYTES are `str` in memory and UTF-8 on the wire, as ONNX has it."""
+
+FLOATS = frozenset(DTYPES[name] for name in ("FP16", "FP32", "FP64", "BF16"))
+"""Element types that know NaN and infinity."""
 
 MAX_DIMENSIONS = 8
 """More dimensions than this are refused: no model here needs them, and numpy itself ends at 64."""
 
 _PREFIX = "DATA_TYPE_"
+_STRINGS = DTYPES["BYTES"]
 
 
 class Spec(Protocol):
@@ -94,8 +107,7 @@ def from_proto(tensor: common_pb2.Tensor, field: str) -> Array:
         field: Path of the message in the request, for errors.
 
     Raises:
-        InvalidArgumentError: Unknown type, more than `MAX_DIMENSIONS` dimensions, an extent below 1, a number of bytes that does not fit
-            the shape, a BOOL other than 0 or 1, or NaN or infinity.
+        InvalidArgumentError: Unknown type, more than `MAX_DIMENSIONS` dimensions, an extent below 1, or see `from_bytes`.
     """
     dtype = _dtype(tensor.data_type, f"{field}.data_type")
     shape = tuple(tensor.shape)
@@ -103,23 +115,48 @@ def from_proto(tensor: common_pb2.Tensor, field: str) -> Array:
         raise InvalidArgumentError(f"{len(shape)} dimensions; at most {MAX_DIMENSIONS} are allowed", field=f"{field}.shape")
     if any(extent < 1 for extent in shape):
         raise InvalidArgumentError(f"shape {list(shape)} has an extent below 1", field=f"{field}.shape")
-    # Python's integers do not overflow, so a product beyond 64 bits is simply too large for the bytes that came.
-    expected = math.prod(shape) * dtype.itemsize
-    if len(tensor.data) != expected:
-        message = f"{len(tensor.data)} bytes came, but shape {list(shape)} of {dtype} needs {expected}"
-        raise InvalidArgumentError(message, field=f"{field}.data")
-    if dtype == np.bool_ and tensor.data.translate(None, b"\x00\x01"):
-        raise InvalidArgumentError("a BOOL is neither 0 nor 1", field=f"{field}.data")
-    array = np.frombuffer(tensor.data, dtype=dtype.newbyteorder("<")).reshape(shape).astype(dtype, copy=False)
-    check_finite(array, f"{field}.data")
-    return array
+    return from_bytes(tensor.data, dtype, shape, f"{field}.data")
 
 
 def to_proto(array: Array) -> common_pb2.Tensor:
     """Return the message that carries `array`; InvalidArgumentError for an element type that the protocol does not have."""
     name = type_name(array.dtype)
-    little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    return common_pb2.Tensor(data_type=common_pb2.DataType.Value(_PREFIX + name), shape=array.shape, data=little_endian.tobytes(order="C"))
+    return common_pb2.Tensor(data_type=common_pb2.DataType.Value(_PREFIX + name), shape=array.shape, data=to_bytes(array))
+
+
+def from_bytes(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], field: str) -> Array:
+    """Return the array whose elements lie in `data`: row by row, little endian; BYTES as `strings.unpack` wants them.
+
+    It is read-only, and no copy where the machine is little endian.
+
+    Args:
+        data: The elements.
+        dtype: A value of `DTYPES`.
+        shape: Extents, none below 1.
+        field: Path of the data in the request, for errors.
+
+    Raises:
+        InvalidArgumentError: A number of bytes that does not fit the shape, a BOOL other than 0 or 1, NaN or infinity, or broken BYTES.
+    """
+    if dtype == _STRINGS:
+        return strings.unpack(data, math.prod(shape), field).reshape(shape)
+    # Python's integers do not overflow, so a product beyond 64 bits is simply too large for the bytes that came.
+    expected = math.prod(shape) * dtype.itemsize
+    if len(data) != expected:
+        message = f"{len(data)} bytes came, but shape {list(shape)} of {dtype} needs {expected}"
+        raise InvalidArgumentError(message, field=field)
+    if dtype == np.bool_ and data.translate(None, b"\x00\x01"):
+        raise InvalidArgumentError("a BOOL is neither 0 nor 1", field=field)
+    array = np.frombuffer(data, dtype=dtype.newbyteorder("<")).reshape(shape).astype(dtype, copy=False)
+    check_finite(array, field)
+    return array
+
+
+def to_bytes(array: Array) -> bytes:
+    """Return the elements of an array of one of `DTYPES` as `from_bytes` reads them."""
+    if array.dtype == _STRINGS:
+        return strings.pack(array)
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes(order="C")
 
 
 def check_array(array: Array, spec: Spec, field: str) -> None:
@@ -143,7 +180,7 @@ def check_array(array: Array, spec: Spec, field: str) -> None:
 
 def check_finite(array: Array, field: str) -> None:
     """Raise InvalidArgumentError if a floating point array holds NaN or infinity."""
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    if array.dtype in FLOATS and not np.isfinite(array).all():
         raise InvalidArgumentError("there is NaN or infinity among the values", field=field)
 
 

@@ -41,6 +41,20 @@ class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.Val
     """IEEE 754 single precision."""
     DATA_TYPE_FP64: _DataType.ValueType  # 7
     """IEEE 754 double precision."""
+    DATA_TYPE_UINT16: _DataType.ValueType  # 8
+    """Unsigned, 2 bytes."""
+    DATA_TYPE_UINT32: _DataType.ValueType  # 9
+    """Unsigned, 4 bytes."""
+    DATA_TYPE_UINT64: _DataType.ValueType  # 10
+    """Unsigned, 8 bytes."""
+    DATA_TYPE_INT8: _DataType.ValueType  # 11
+    """Signed, 1 byte."""
+    DATA_TYPE_INT16: _DataType.ValueType  # 12
+    """Signed, 2 bytes."""
+    DATA_TYPE_BF16: _DataType.ValueType  # 13
+    """bfloat16: the upper half of a single, 2 bytes."""
+    DATA_TYPE_BYTES: _DataType.ValueType  # 14
+    """UTF-8 strings, each as 4 bytes of length and its bytes."""
 
 class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
     """DataType is the element type of a tensor. Names follow the Open Inference Protocol."""
@@ -61,6 +75,20 @@ DATA_TYPE_FP32: DataType.ValueType  # 6
 """IEEE 754 single precision."""
 DATA_TYPE_FP64: DataType.ValueType  # 7
 """IEEE 754 double precision."""
+DATA_TYPE_UINT16: DataType.ValueType  # 8
+"""Unsigned, 2 bytes."""
+DATA_TYPE_UINT32: DataType.ValueType  # 9
+"""Unsigned, 4 bytes."""
+DATA_TYPE_UINT64: DataType.ValueType  # 10
+"""Unsigned, 8 bytes."""
+DATA_TYPE_INT8: DataType.ValueType  # 11
+"""Signed, 1 byte."""
+DATA_TYPE_INT16: DataType.ValueType  # 12
+"""Signed, 2 bytes."""
+DATA_TYPE_BF16: DataType.ValueType  # 13
+"""bfloat16: the upper half of a single, 2 bytes."""
+DATA_TYPE_BYTES: DataType.ValueType  # 14
+"""UTF-8 strings, each as 4 bytes of length and its bytes."""
 Global___DataType: _TypeAlias = DataType  # noqa: Y015
 
 @_typing.final
@@ -107,7 +135,7 @@ class Tensor(_message.Message):
     data_type: Global___DataType.ValueType
     """Element type."""
     data: _builtins.bytes
-    """Elements in row-major order, little endian, without padding."""
+    """Elements in row-major order, little endian, without padding; strings behind their lengths."""
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Extents, all positive."""
