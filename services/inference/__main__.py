@@ -1,5 +1,6 @@
 """The inference service: `python -m services.inference`."""
 
+from services.inference.calls import Watcher
 from services.inference.catalogue import Catalogue
 from services.inference.leases import Leases
 from services.inference.loading import Loader
@@ -7,6 +8,7 @@ from services.inference.pool import Pool
 from services.inference.puzzle import TASK, PuzzleServicer
 from services.inference.routing import Router
 from services.inference.runtimes import Runtimes
+from services.inference.sampling import Sampler
 from services.inference.servicer import ServingServicer
 from services.inference.settings import InferenceSettings
 from tessera.api.inference.v1 import puzzle_pb2, serving_pb2
@@ -39,11 +41,12 @@ def build_pool(settings: InferenceSettings, registry: RegistryClient) -> Pool:
     return Pool(Catalogue(registry), loader, leases, max_on_demand=settings.max_on_demand)
 
 
-def build_services(pool: Pool) -> list[Service]:
-    """Return the gRPC services over a pool."""
+def build_services(pool: Pool, watchers: tuple[Watcher, ...] = ()) -> list[Service]:
+    """Return the gRPC services over a pool; the watchers are told of every call."""
     puzzle, serving = puzzle_pb2.DESCRIPTOR.services_by_name, serving_pb2.DESCRIPTOR.services_by_name
+    router = Router(pool, watchers)
     return [
-        Service(add_PuzzleServiceServicer_to_server, PuzzleServicer(Router(pool)), puzzle["PuzzleService"], {"ClassifyCell": Role.READER}),
+        Service(add_PuzzleServiceServicer_to_server, PuzzleServicer(router), puzzle["PuzzleService"], {"ClassifyCell": Role.READER}),
         Service(add_ServingServiceServicer_to_server, ServingServicer(pool), serving["ServingService"], {"ListServed": Role.READER}),
     ]
 
@@ -51,8 +54,10 @@ def build_services(pool: Pool) -> list[Service]:
 async def run(settings: InferenceSettings) -> None:
     """Serve until SIGTERM."""
     async with open_channel(settings.registry_address, settings.registry) as channel:
-        pool = build_pool(settings, RegistryClient(channel, settings.registry.timeout_s))
-        await serve(settings, services=build_services(pool), components=[pool])
+        registry = RegistryClient(channel, settings.registry.timeout_s)
+        pool = build_pool(settings, registry)
+        samplers = (Sampler(registry, settings.sampling),) if settings.sampling.ratio else ()
+        await serve(settings, services=build_services(pool, samplers), components=[*samplers, pool])
 
 
 def main() -> None:

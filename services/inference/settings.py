@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import SettingsConfigDict
 
 from tessera.cpus import available_cpus
@@ -21,6 +21,17 @@ def _default_name() -> str:
 def _default_instances() -> int:
     """Return the CPUs that the event loop, which needs one for itself, leaves over."""
     return max(1, available_cpus() - 1)
+
+
+class SamplingSettings(BaseModel):
+    """Which requests are kept as samples in the registry's blob store; none unless `ratio` is set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ratio: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="Part of the requests of which a sample is kept, 0 to 1; 0: none.")
+    models: tuple[str, ...] = Field((), description="Models whose requests are sampled; empty: all.")
+    ttl_s: Annotated[float, Field(ge=60, le=30 * 86400)] = Field(7 * 86400.0, description="Seconds that a sample is kept, at most 30 days.")
+    bytes_per_hour: Count = Field(256 << 20, description="Most bytes of samples that this server keeps of an hour.")
 
 
 class InferenceSettings(ServerSettings):
@@ -55,3 +66,4 @@ class InferenceSettings(ServerSettings):
         4, description="Most versions that are kept loaded without an alias, because they were asked for by number."
     )
     lease_s: Annotated[float, Field(ge=3, le=86400)] = Field(60.0, description="Seconds that versions stay protected if this server dies.")
+    sampling: SamplingSettings = Field(default_factory=SamplingSettings, description="Samples of requests.")
