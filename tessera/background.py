@@ -13,11 +13,15 @@ NICENESS = 10
 """A thread with as much more gets about a tenth of a CPU that others want as well, and all of one that nobody wants."""
 
 
-async def in_background(work: Callable[[], T]) -> T:
+async def in_background(work: Callable[[], T], *, niceness: int = NICENESS) -> T:
     """Run blocking work in a thread of its own, at low priority, and return what it returns.
 
-    Threads that the work starts have the same low priority for as long as they live. If the caller is cancelled the thread goes on to its
-    end; it does not keep the process from ending.
+    Threads and processes that the work starts have the same priority for as long as they live. If the caller is cancelled the thread goes
+    on to its end; it does not keep the process from ending.
+
+    Args:
+        work: What to do.
+        niceness: Added to that of the process, 0 to 19.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
@@ -32,7 +36,7 @@ async def in_background(work: Callable[[], T]) -> T:
 
     def run() -> None:
         result, problem = None, None
-        os.nice(NICENESS)  # on Linux that is the thread alone
+        os.nice(niceness)  # on Linux that is the thread alone
         try:
             result = work()
         except BaseException as error:

@@ -38,6 +38,8 @@ LOAD_SECONDS = Histogram(
     (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200),
 )
 MODEL_INFO = Gauge("inference_model_info", "1 for every version that answers", ["model", "version", "digest"])
+MEMORY_RESERVED = Gauge("inference_memory_reserved_bytes", "Memory that the loaded versions of a model take up", ["model"])
+MEMORY_LIMIT = Gauge("inference_memory_limit_bytes", "Most memory that all loaded versions may take up together")
 REGISTRY_REVISION = Gauge("inference_registry_revision", "Registry revision that this server has caught up with")
 
 _OF_A_MODEL = (DECODE, QUEUE, COMPUTE, ENCODE, TOTAL, BATCH_SIZE, DEADLINE_EXPIRED, SHED, FAILED, LOADS, LOAD_SECONDS)

@@ -5,13 +5,18 @@ import socket
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from tessera.cpus import available_cpus
-from tessera.settings import ClientSettings, Port, ServerSettings
+from tessera.memory import available_memory
+from tessera.settings import ClientSettings, Port, Seconds, ServerSettings
 
 Count = Annotated[int, Field(ge=1)]
+
+
+MEMORY_MARGIN = 0.2
+"""Part of the memory that is left to the server itself: Python, requests on their way, the batches of a load before they are measured."""
 
 
 def _default_name() -> str:
@@ -32,6 +37,11 @@ class SamplingSettings(BaseModel):
     models: tuple[str, ...] = Field((), description="Models whose requests are sampled; empty: all.")
     ttl_s: Annotated[float, Field(ge=60, le=30 * 86400)] = Field(7 * 86400.0, description="Seconds that a sample is kept, at most 30 days.")
     bytes_per_hour: Count = Field(256 << 20, description="Most bytes of samples that this server keeps of an hour.")
+
+
+def _default_memory_bytes() -> int:
+    """Return the part of the memory that is ours that is left for versions."""
+    return int(available_memory() * (1 - MEMORY_MARGIN))
 
 
 class InferenceSettings(ServerSettings):
@@ -58,6 +68,9 @@ class InferenceSettings(ServerSettings):
     )
     max_batch: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="Most rows that are computed together.")
     queue_size: Count = Field(1024, description="Most requests that wait for a version; more are refused.")
+    max_concurrency: Annotated[int, Field(ge=0)] = Field(
+        0, description="Most calls of a model at once, from decoding to the encoded answer; more are refused. 0 sets no limit."
+    )
     threads: Count = Field(1, description="Threads that one batch may use.")
     instances: Count = Field(
         default_factory=_default_instances, description="Batches of a version computed at the same time; by default the CPU quota less one."
@@ -66,4 +79,23 @@ class InferenceSettings(ServerSettings):
         4, description="Most versions that are kept loaded without an alias, because they were asked for by number."
     )
     lease_s: Annotated[float, Field(ge=3, le=86400)] = Field(60.0, description="Seconds that versions stay protected if this server dies.")
+    database_url: SecretStr | None = Field(
+        None, description="Database of queued inference, all servers share it: sqlite:////absolute/file.db or postgresql+psycopg://..."
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="Redis of queued inference, append-only and evicting nothing: redis://:password@host:port/0."
+    )
+    queue_concurrency: Count = Field(2, description="Queued requests of one priority that this server computes at the same time.")
+    queue_lease_s: Seconds = Field(30.0, description="An attempt at a queued request that is not heard of for this long is lost.")
+    queue_retry_delay_s: float = Field(1.0, ge=0, description="Pause before the first retry, in seconds; doubles with each, up to 60.")
+    queue_reconcile_s: Seconds = Field(1.0, description="Time between two looks at what is still to be done, in seconds.")
+    queue_keep_s: Seconds = Field(7 * 24 * 3600.0, description="Queued requests that ended longer ago are forgotten, in seconds.")
     sampling: SamplingSettings = Field(default_factory=SamplingSettings, description="Samples of requests.")
+    memory_bytes: Annotated[int, Field(ge=0)] = Field(
+        default_factory=_default_memory_bytes,
+        description="Most memory that all loaded versions may take up together; by default four fifths of the container's limit, or of the "
+        "machine. A version that does not fit is refused.",
+    )
+    load_timeout_s: Seconds = Field(
+        600.0, description="Seconds to fetch a version, and again to load and check it; then it is tried again as after any interruption."
+    )

@@ -62,6 +62,11 @@ class Runtime(Protocol):
 
     instances: int
     """Calls of `run` at the same time that suit a model which asks for no number."""
+    in_process: bool
+    """Whether models are in this process: what they take up is measured then, and loading them is kept from slowing down others."""
+
+    def memory_for(self, graph_bytes: int) -> int:
+        """Return the most bytes of memory that a graph of so many bytes takes up while it is loaded; batches not counted."""
 
     def load(self, manifest: Manifest, graph: Path, options: RuntimeOptions) -> LoadedModel:
         """Load the graph of a version from a verified file.
