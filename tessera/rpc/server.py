@@ -12,9 +12,11 @@ from grpc_health.v1 import health, health_pb2
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
 from tessera.errors import FailedPreconditionError, InvalidArgumentError
 from tessera.rpc.auth import Role, Tokens
+from tessera.rpc.core.server import CoreServer
 from tessera.rpc.interceptors.auth import AuthInterceptor
 from tessera.rpc.interceptors.deadlines import DeadlineInterceptor
 from tessera.rpc.interceptors.draining import DrainInterceptor
@@ -39,7 +41,7 @@ class Service:
         roles: Least role for every method, by its name.
     """
 
-    add_to_server: Callable[[Any, grpc.aio.Server], None]
+    add_to_server: Callable[[Any, Any], None]
     servicer: object
     descriptor: ServiceDescriptor
     roles: Mapping[str, Role]
@@ -68,7 +70,7 @@ class GrpcServer:
         self._health = health.aio.HealthServicer()
         self._publishing: asyncio.Task[None] | None = None
         self._drain = DrainInterceptor()
-        self._server: grpc.aio.Server | None = None
+        self._server: CoreServer | None = None
         self._interceptors = self._build_interceptors()
         self._credentials = _credentials(settings)
 
@@ -78,12 +80,13 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Listen. Raises FailedPreconditionError if the address cannot be bound."""
-        self._server = grpc.aio.server(interceptors=self._interceptors, options=server_options(self._settings.max_message_bytes))
+        self._server = CoreServer(self._interceptors, server_options(self._settings.max_message_bytes))
         for service in self._services:
             service.add_to_server(service.servicer, self._server)
         await self._publish(False, after=None)
         add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection([*self._names[1:], _HEALTH.full_name, _REFLECTION.full_name], self._server)
+        names = [*self._names[1:], _HEALTH.full_name, _REFLECTION.full_name]
+        add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), self._server)
         self.port = self._bind(self._server)
         await self._server.start()
 
@@ -123,7 +126,7 @@ class GrpcServer:
         for name in self._names:
             await self._health.set(name, HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING)
 
-    def _bind(self, server: grpc.aio.Server) -> int:
+    def _bind(self, server: CoreServer) -> int:
         host = self._settings.host
         address = f"[{host}]:{self._settings.port}" if ":" in host and not host.startswith("[") else f"{host}:{self._settings.port}"
         try:

@@ -1,0 +1,1 @@
+"""An asyncio gRPC server on gRPC's C core (docs/adr/0018)."""
