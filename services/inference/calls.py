@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from opentelemetry import trace
 
@@ -51,6 +51,17 @@ Watcher = Callable[[Ended], None]
 """Is told of a call when it ends, on the event loop and before the caller has its answer: it must not block, and must not raise."""
 
 
+class Signature(NamedTuple):
+    """How an answer came about: the runtime, the requests computed together, and seconds by phase."""
+
+    runtime: str
+    batch_size: int
+    decode_s: float
+    queue_s: float
+    compute_s: float
+    encode_s: float
+
+
 class Prediction:
     """One call. `with prediction:` around all of it: decoding, `compute` once, encoding, `sign` at last.
 
@@ -73,6 +84,11 @@ class Prediction:
         self._started = time.monotonic()
 
     @property
+    def served(self) -> ServedModel:
+        """The version that answers."""
+        return self._served
+
+    @property
     def manifest(self) -> Manifest:
         """Of the version that answers."""
         return self._served.manifest
@@ -92,9 +108,11 @@ class Prediction:
         code = self._code(error) if error else "OK"
         if error:
             metrics.unanswered(code, seconds, trace_id)
+            self._served.statistics.failed(seconds)
         elif self._answer:
             metrics.encode.observe(ended - self._computed, trace_id)
             metrics.answered.observe(seconds, trace_id)
+            self._count(self._answer, ended, seconds)
         if trace_id:
             self._trace(ended)
         for watcher in self._watchers:
@@ -127,18 +145,35 @@ class Prediction:
 
     def sign(self, answered_by: AnsweredBy) -> None:
         """Write down in the answer which version gave it and where the time went. Ends encoding."""
-        assert self._answer, "sign comes after compute"
+        signature = self.signature()
+        answered_by.model = self._served.model
+        answered_by.version = self._served.version
+        answered_by.digest = self._served.digest
+        answered_by.runtime = signature.runtime
+        answered_by.batch_size = signature.batch_size
+        answered_by.decode.CopyFrom(to_duration(signature.decode_s))
+        answered_by.queue.CopyFrom(to_duration(signature.queue_s))
+        answered_by.compute.CopyFrom(to_duration(signature.compute_s))
+        answered_by.encode.CopyFrom(to_duration(signature.encode_s))
+
+    def signature(self) -> Signature:
+        """Return how the answer came about. Ends encoding, as `sign` does."""
+        assert self._answer, "the signature comes after compute"
         self._encoded = time.monotonic()
-        served, answer = self._served, self._answer
-        answered_by.model = served.model
-        answered_by.version = served.version
-        answered_by.digest = served.digest
-        answered_by.runtime = answer.runtime
-        answered_by.batch_size = answer.batch_size
-        answered_by.decode.CopyFrom(to_duration(self._decoded - self._started))
-        answered_by.queue.CopyFrom(to_duration(answer.queue_s))
-        answered_by.compute.CopyFrom(to_duration(answer.compute_s))
-        answered_by.encode.CopyFrom(to_duration(self._encoded - self._computed))
+        answer = self._answer
+        return Signature(
+            answer.runtime,
+            answer.batch_size,
+            self._decoded - self._started,
+            answer.queue_s,
+            answer.compute_s,
+            self._encoded - self._computed,
+        )
+
+    def _count(self, answer: Answer, ended: float, seconds: float) -> None:
+        rows = len(next(iter(answer.outputs.values())))
+        decode_s, encode_s = self._decoded - self._started, ended - self._computed
+        self._served.statistics.answered(answer, rows, decode_s=decode_s, encode_s=encode_s, total_s=seconds)
 
     def _code(self, error: BaseException) -> str:
         """Return the name of the gRPC code of an error; count a deadline that passed before anything was computed."""

@@ -14,6 +14,7 @@ from services.inference.engines import Engines
 from services.inference.metrics import ModelMetrics
 from services.inference.options import CallOptions
 from services.inference.runtimes.runtime import Tensors
+from services.inference.statistics import Statistics
 from tessera.errors import TesseraError
 
 
@@ -48,6 +49,7 @@ class ServedModel:
         self.version = version
         self.digest = digest
         self.metrics = ModelMetrics.of(manifest.model)
+        self.statistics = Statistics()
         self.in_flight = 0
         self._engines = engines
         self._unused = asyncio.Event()
