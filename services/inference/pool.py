@@ -13,8 +13,8 @@ from services.inference.metrics import MODEL_INFO, count_load, keep_models
 from services.inference.served import ServedModel, Slot, State
 from tessera.api.common.v1.common_pb2 import ModelSelector
 from tessera.client.calls import is_interruption, pause_s
-from tessera.errors import InvalidArgumentError, NotFoundError, TesseraError, UnavailableError
-from tessera.names import DEFAULT_ALIAS, check_alias, check_name
+from tessera.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, TesseraError, UnavailableError
+from tessera.names import DEFAULT_ALIAS, check_alias, check_name, shown
 
 log = structlog.get_logger()
 
@@ -60,6 +60,7 @@ class Pool:
         self._slots: dict[VersionKey, Slot] = {}
         self._active: dict[AliasKey, Slot] = {}
         self._draining: dict[Slot, asyncio.Task[None]] = {}
+        self._pinned: set[VersionKey] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loading = asyncio.Semaphore(LOADS_AT_ONCE)
         self._ready = False
@@ -111,11 +112,42 @@ class Pool:
                 raise type(slot.error)(f"{slot.model} version {slot.version} cannot be served: {slot.error.message}")
             await slot.settled.wait()  # the alias may name another version by then
 
+    async def load(self, selector: ModelSelector) -> None:
+        """Return once a version is ready; one that is named by its number is kept from then on until `unload`. Raises as `find` does."""
+        await self.find(selector)
+        if selector.WhichOneof("selector") == "version":
+            self._pinned.add((selector.model, selector.version))
+
+    def unload(self, model: str, version: int | None = None) -> None:
+        """Let go of a version, or of all versions of a model; their running requests end undisturbed.
+
+        Raises:
+            NotFoundError: It is not here.
+            FailedPreconditionError: It is needed: an alias names it.
+        """
+        keys = {key for key in self._slots if key[0] == model and version in (None, key[1])}
+        if not keys:
+            raise NotFoundError(f"no such version of {shown(model)} is loaded here", field="model.model")
+        pinned = self._pinned & keys
+        self._pinned -= keys
+        if needed := sorted(number for _, number in keys & self._needed()):
+            self._pinned |= pinned
+            message = f"{model} version {needed[0]} is needed here, as an alias names it; move the alias first"
+            raise FailedPreconditionError(message, field="model.version")
+        for slot in [self._slots[key] for key in keys]:
+            slot.on_demand = False  # one that is still loading is let go of by then
+        self._tidy()
+
     def slots(self, model: str = "") -> list[tuple[Slot, list[str]]]:
         """Return every version here, of one model or of all, with the aliases under which it answers; sorted by model and version."""
         slots: Iterable[Slot] = (*self._draining, *self._slots.values())
         chosen = sorted((slot for slot in slots if model in ("", slot.model)), key=lambda slot: (slot.model, slot.version))
         return [(slot, sorted(alias for (_, alias), active in self._active.items() if active is slot)) for slot in chosen]
+
+    @property
+    def models(self) -> set[str]:
+        """Names of all models in the registry."""
+        return self._catalogue.models
 
     @property
     def revision(self) -> int:
@@ -240,9 +272,9 @@ class Pool:
         keep_models({*self._catalogue.models, *(slot.model for slot in (*self._slots.values(), *self._draining))})
 
     def _needed(self) -> set[VersionKey]:
-        """Return the versions that some alias names, or answers with until the one that it names is ready."""
+        """Return the versions that some alias names, or answers with until the one that it names is ready, or a caller has asked to keep."""
         named = {(model, version) for (model, _), version in self._catalogue.aliases.items()}
-        return named | {(slot.model, slot.version) for slot in self._active.values()}
+        return named | self._pinned | {(slot.model, slot.version) for slot in self._active.values()}
 
     def _retire(self, slot: Slot) -> None:
         """Take a version out of the table, and unload it once its last request has left."""
