@@ -3,6 +3,7 @@
 from services.inference.calls import Watcher
 from services.inference.catalogue import Catalogue
 from services.inference.leases import Leases
+from services.inference.limits import Limits, ModelLimits
 from services.inference.loading import Loader
 from services.inference.pool import Pool
 from services.inference.puzzle import TASK, PuzzleServicer
@@ -27,18 +28,17 @@ def build_pool(settings: InferenceSettings, registry: RegistryClient) -> Pool:
     cache_dir = settings.cache_dir.expanduser()
     with disk_errors():
         cache_dir.mkdir(parents=True, exist_ok=True)
+    limits = ModelLimits(Limits(settings.max_batch, settings.threads, settings.queue_size, max_concurrency=settings.max_concurrency))
     loader = Loader(
         registry,
         cache_dir,
         [TASK],
         Runtimes(settings),
         cache_bytes=settings.cache_bytes,
-        threads=settings.threads,
-        max_batch=settings.max_batch,
-        queue_size=settings.queue_size,
+        limits=limits,
     )
     leases = Leases(registry, settings.name, settings.lease_s)
-    return Pool(Catalogue(registry), loader, leases, max_on_demand=settings.max_on_demand)
+    return Pool(Catalogue(registry, limits), loader, leases, max_on_demand=settings.max_on_demand)
 
 
 def build_services(pool: Pool, watchers: tuple[Watcher, ...] = ()) -> list[Service]:

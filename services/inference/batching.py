@@ -5,19 +5,23 @@ no locks, and a request is in exactly one place: the queue, a batch, or done.
 """
 
 import asyncio
+import math
 import time
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import structlog
 from opentelemetry import trace
 
-from services.inference.batches import Answer, Outcome, Request, Run, compute
+from services.inference.batches import RUNTIME_FAILED, Answer, Outcome, Request, Run, compute
+from services.inference.estimates import Estimates, Running
+from services.inference.limits import MAX_BATCH, Limits
 from services.inference.metrics import EngineMetrics
 from services.inference.options import CallOptions
+from services.inference.queueing import Queue
 from services.inference.runtimes.runtime import Tensors
 from services.inference.spans import traced
+from services.inference.threads import Threads
 from tessera.errors import DeadlineExceededError, InvalidArgumentError, ResourceExhaustedError, TesseraError
 from tessera.histogram import exemplar_id
 
@@ -25,32 +29,38 @@ log = structlog.get_logger()
 
 CLOCK_SKEW_S = 0.01
 """gRPC may cancel a call this long before its deadline passes on our clock."""
-FIRST_GUESS_S = 0.01
-"""Time of a batch, until one was measured."""
+SHORTEST_RETRY_S = 0.001
 
 
 class Batcher:
-    """The queue and the threads of one loaded version. To be used on one event loop.
+    """The queue and the threads of one version in one runtime. To be used on one event loop.
 
     Args:
         run: Computes one batch; called in threads of this batcher.
         metrics: Where to count.
-        max_rows: Most rows in a batch, 1 or more; a single request may not have more.
-        queue_size: Most requests that wait.
-        instances: Batches computed at the same time, each in a thread of its own.
+        limits: Of the model; see `apply`.
+        instances: Batches computed at the same time, each in a thread of its own, unless the limits name a number.
+        most_rows: Most rows that a batch may have whatever the limits say: 1 if the graph takes no other.
     """
 
-    def __init__(self, run: Run, metrics: EngineMetrics, *, max_rows: int, queue_size: int, instances: int) -> None:
+    def __init__(self, run: Run, metrics: EngineMetrics, limits: Limits, *, instances: int, most_rows: int = MAX_BATCH) -> None:
         self._run = run
         self._metrics = metrics
-        self._max_rows = max_rows
-        self._queue_size = queue_size
-        self._instances = instances
-        self._idle = instances
-        self._queue: deque[Request] = deque()
-        self._batch_s = FIRST_GUESS_S
+        self._default_instances = instances
+        self._most_rows = most_rows
+        self._queue = Queue()
+        self._estimates = Estimates()
         self._loop = asyncio.get_running_loop()
-        self._threads = ThreadPoolExecutor(instances, thread_name_prefix=f"batch-{metrics.model}")
+        self._threads = Threads(f"batch-{metrics.model}")
+        self.apply(limits)
+
+    def apply(self, limits: Limits) -> None:
+        """Keep to these limits from now on; what waits or is being computed stays."""
+        self._queue_size = limits.queue_size
+        self._max_rows = min(limits.max_batch, self._most_rows)
+        self._instances = limits.instances or self._default_instances
+        self._threads.grow(self._instances)
+        self._fill()
 
     async def submit(self, inputs: Tensors, options: CallOptions) -> Answer:
         """Compute one request, alone or together with others.
@@ -61,12 +71,13 @@ class Batcher:
 
         Raises:
             InvalidArgumentError: More rows than a batch may have.
-            DeadlineExceededError: The deadline passed before the request was computed; it was not computed.
-            ResourceExhaustedError: The queue is full; `retry_after_s` says when there should be room.
+            DeadlineExceededError: The deadline passed, or was about to, before the request was computed; it was not computed.
+            ResourceExhaustedError: The queue is full, or there is too much work before this request for it to end within its deadline;
+                `retry_after_s` says when to come again.
             TesseraError: The model failed on this request.
         """
         request = self._admit(inputs, options)
-        self._queue.append(request)
+        self._queue.add(request)
         self._fill()
         try:
             return await request.future
@@ -76,66 +87,80 @@ class Batcher:
 
     async def close(self) -> None:
         """End the threads, after the batches that run. Whoever still waits must have been cancelled before."""
-        await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self._threads.close)
 
     def _admit(self, inputs: Tensors, options: CallOptions) -> Request:
         arrays = inputs.values()
         rows = len(next(iter(arrays)))
         if rows > self._max_rows:
             raise InvalidArgumentError(f"the request has {rows} rows; at most {self._max_rows} fit in a batch", field="inputs")
+        # Only what can be laid on top of each other is computed together.
+        kind = tuple([(array.shape[1:], array.dtype) for array in arrays])
+        request = Request(inputs, rows, kind, options, self._loop.create_future(), trace.get_current_span(), time.monotonic())
         if len(self._queue) >= self._queue_size:
             self._metrics.shed("queue_full")
             message = f"model {self._metrics.model}: {len(self._queue)} requests wait already, the most that this server accepts"
-            raise ResourceExhaustedError(message, retry_after_s=self._seconds_of_work())
-        # Only what can be laid on top of each other is computed together.
-        kind = tuple((array.shape[1:], array.dtype) for array in arrays)
-        return Request(inputs, rows, kind, options, self._loop.create_future(), trace.get_current_span())
+            raise ResourceExhaustedError(message, retry_after_s=max(SHORTEST_RETRY_S, self._until_answer(request)))
+        if options.deadline < math.inf:
+            self._check_deadline(request)
+        return request
 
-    def _seconds_of_work(self) -> float:
-        rows = sum(request.rows for request in self._queue)
-        return max(0.001, self._batch_s * rows / self._max_rows / self._instances)
+    def _check_deadline(self, request: Request) -> None:
+        """Raise an error if the request cannot end within its deadline."""
+        left = request.options.deadline - request.queued
+        if left <= 0:
+            self._metrics.expired("decode")
+            raise DeadlineExceededError("the deadline passed before the request could wait for the model")
+        needed = self._until_answer(request)
+        if needed > left:
+            self._metrics.shed("deadline")
+            raise ResourceExhaustedError(
+                f"model {self._metrics.model}: an answer takes about {needed:.3f} s now, and the call has {left:.3f} s left",
+                retry_after_s=max(SHORTEST_RETRY_S, needed - left),
+            )
+
+    def _until_answer(self, request: Request) -> float:
+        return self._estimates.until_answer(
+            request.rows,
+            self._queue.rows(request.options.priority),
+            instances=self._instances,
+            max_rows=self._max_rows,
+            now=request.queued,
+        )
 
     def _forget(self, request: Request) -> None:
         """Take a request whose caller is gone out of the queue, if it still waits there."""
-        if request not in self._queue:
-            return
-        self._queue.remove(request)
-        if time.monotonic() >= request.options.deadline - CLOCK_SKEW_S:
+        if self._queue.discard(request) and time.monotonic() >= request.options.deadline - CLOCK_SKEW_S:
             self._metrics.expired("queue")
 
     def _fill(self) -> None:
-        """Give every idle thread a batch while there is work."""
-        while self._idle and (batch := self._take()):
-            self._idle -= 1
-            self._threads.submit(self._work, batch)
-
-    def _take(self) -> list[Request]:
-        """Take the next batch out of the queue, dropping what has expired."""
-        batch: list[Request] = []
-        rows = 0
-        while self._queue:
-            request = self._queue[0]
-            if request.expired():
-                self._expire(self._queue.popleft())
-                continue
-            if batch and (rows + request.rows > self._max_rows or request.kind != batch[0].kind):
-                break
-            batch.append(self._queue.popleft())
-            rows += request.rows
-        return batch
+        """Give every idle instance a batch while there is work."""
+        while self._estimates.running < self._instances and self._queue:
+            now = time.monotonic()
+            batch, late = self._queue.take(self._max_rows, now + self._estimates.least_of_all(now))
+            for request in late:
+                self._expire(request)
+            if batch:
+                rows = sum([request.rows for request in batch])
+                running = self._estimates.begin(rows, now, others_wait=bool(self._queue))
+                self._threads.submit(partial(self._work, batch, running))
 
     def _expire(self, request: Request) -> None:
         self._metrics.expired("queue")
         if not request.future.done():
-            request.future.set_exception(DeadlineExceededError("the deadline passed while the request waited for the model"))
+            request.future.set_exception(DeadlineExceededError("the deadline would pass before the model has computed the request"))
 
-    def _work(self, batch: Sequence[Request]) -> None:
+    def _work(self, batch: Sequence[Request], running: Running) -> None:
         """Compute a batch; runs in a thread."""
-        outcomes = traced(batch, self._metrics, lambda: compute(self._run, batch))
-        self._loop.call_soon_threadsafe(self._finish, batch, outcomes)
+        try:
+            outcomes = traced(batch, self._metrics, partial(compute, self._run, batch))
+        except BaseException as error:  # whatever it is, the thread lives on and everybody is answered
+            now = time.monotonic()
+            outcomes = [Outcome(RuntimeError(repr(error)), len(batch), now, now)] * len(batch)
+        self._loop.call_soon_threadsafe(self._finish, batch, running, outcomes)
 
-    def _finish(self, batch: Sequence[Request], outcomes: Sequence[Outcome]) -> None:
-        self._idle += 1
+    def _finish(self, batch: Sequence[Request], running: Running, outcomes: Sequence[Outcome]) -> None:
+        self._estimates.end(running, time.monotonic())
         self._fill()  # first of all: the thread shall not wait while answers are written
         self._measure(batch, outcomes)
         for request, outcome in zip(batch, outcomes, strict=True):
@@ -143,7 +168,6 @@ class Batcher:
 
     def _measure(self, batch: Sequence[Request], outcomes: Sequence[Outcome]) -> None:
         seconds = outcomes[-1].finished - outcomes[0].started
-        self._batch_s += 0.2 * (seconds - self._batch_s)
         trace_id = exemplar_id(batch[0].span)
         self._metrics.compute.observe(seconds, trace_id)
         self._metrics.batch_size.observe(len(batch), trace_id)
@@ -169,5 +193,7 @@ class Batcher:
             self._metrics.expired("queue")
             return error
         self._metrics.failed()
+        if isinstance(error, RUNTIME_FAILED):
+            return error
         log.error("the model failed on a request", model=self._metrics.model, exc_info=error)
         return TesseraError(f"model {self._metrics.model} failed on this request; the server's log says why")

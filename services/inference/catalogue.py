@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 import structlog
 
+from services.inference.limits import ModelLimits
 from services.inference.metrics import REGISTRY_REVISION
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.client.calls import call, pages, pause_s
@@ -26,10 +27,12 @@ class Catalogue:
 
     Args:
         registry: Where aliases are kept.
+        limits: Are told what the registry says of each model.
     """
 
-    def __init__(self, registry: RegistryClient) -> None:
+    def __init__(self, registry: RegistryClient, limits: ModelLimits) -> None:
         self._registry = registry
+        self._limits = limits
         self.aliases: dict[AliasKey, int] = {}
         self.models: set[str] = set()
         self.revision = 0
@@ -78,6 +81,10 @@ class Catalogue:
         aliases = {(model.name, alias): version for model in models for alias, version in model.aliases.items()}
         self._changed |= {*self.aliases, *aliases}
         self._consistent = False
+        for gone in self.models - {model.name for model in models}:
+            self._limits.forget(gone)
+        for model in models:
+            self._limits.learn(model.name, model.serving)
         self.aliases, self.models, self.revision = aliases, {model.name for model in models}, listed[0].revision
 
     def _apply(self, message: pb.WatchResponse) -> None:
@@ -89,8 +96,10 @@ class Catalogue:
                 self._consistent = self.caught_up = True
             case "model_changed":
                 self.models.add(message.model_changed.name)
+                self._limits.learn(message.model_changed.name, message.model_changed.serving)
             case "model_deleted":
                 self.models.discard(message.model_deleted)
+                self._limits.forget(message.model_deleted)
             case "alias_changed":
                 change = message.alias_changed
                 key = (change.model, change.alias)

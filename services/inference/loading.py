@@ -14,6 +14,7 @@ from model_store.version_files import materialize, prune
 from services.inference.batching import Batcher
 from services.inference.engines import Engine, Engines
 from services.inference.golden import Golden
+from services.inference.limits import MAX_BATCH, ModelLimits
 from services.inference.metrics import EngineMetrics
 from services.inference.runtimes import Runtimes, carried_runtimes, graph_of
 from services.inference.runtimes.runtime import LoadedModel, RuntimeOptions
@@ -34,9 +35,7 @@ class Loader:
         cache_bytes: Most bytes of versions that are not loaded.
         tasks: Those that this server can serve.
         runtimes: Compute versions; closed with this object.
-        threads: Threads that one batch may use.
-        max_batch: Most rows in a batch.
-        queue_size: Most requests that wait for a version.
+        limits: How much of the server each model may take.
     """
 
     def __init__(
@@ -47,18 +46,14 @@ class Loader:
         runtimes: Runtimes,
         *,
         cache_bytes: int,
-        threads: int,
-        max_batch: int,
-        queue_size: int,
+        limits: ModelLimits,
     ) -> None:
         self._registry = registry
         self._cache_dir = cache_dir
         self._cache_bytes = cache_bytes
         self._tasks = {task.name: task for task in tasks}
         self._runtimes = runtimes
-        self._threads = threads
-        self._max_batch = max_batch
-        self._queue_size = queue_size
+        self._limits = limits
 
     async def load(self, model: str, number: int) -> ServedModel:
         """Fetch a version, verify it, load it in the runtime that it prefers, warm it up and check its golden example.
@@ -79,24 +74,25 @@ class Loader:
         except BaseException:
             await engines.close()
             raise
-        return ServedModel(manifest, number, version.digest, engines)
+        return ServedModel(manifest, number, version.digest, engines, self._limits.gate(model))
 
     async def _load_engine(self, manifest: Manifest, name: str) -> Engine:
         """Load a version in one runtime and prove it there."""
-        max_rows = _max_rows(manifest, self._max_batch)
+        limits, most_rows = self._limits.of(manifest.model), _most_rows(manifest)
         graph = graph_of(manifest, name)
         runtime = await asyncio.to_thread(self._runtimes.find, name)
-        options = RuntimeOptions(threads=self._threads, instances=runtime.instances)
+        options = RuntimeOptions(threads=limits.threads, instances=limits.instances or runtime.instances)
         wanted = [graph, *manifest.files_in_role("golden")]
         files = await materialize(self._registry.stub, manifest, self._cache_dir, wanted)
         load = partial(runtime.load, manifest, files.folder / graph.path, options)
         try:
-            loaded = await _to_its_end(lambda: _proven(load, Golden.load(manifest, files.folder), max_rows))
+            loaded = await _to_its_end(lambda: _proven(load, Golden.load(manifest, files.folder), min(limits.max_batch, most_rows)))
         except BaseException:
             files.close()
             raise
         metrics = EngineMetrics.of(manifest.model, name)
-        batcher = Batcher(loaded.run, metrics, max_rows=max_rows, queue_size=self._queue_size, instances=options.instances)
+        batcher = Batcher(loaded.run, metrics, self._limits.of(manifest.model), instances=runtime.instances, most_rows=most_rows)
+        self._limits.follow(manifest.model, batcher)
         return Engine(loaded, batcher, files.close)
 
     async def close(self) -> None:
@@ -133,11 +129,11 @@ class Loader:
         return manifest
 
 
-def _max_rows(manifest: Manifest, limit: int) -> int:
-    """Return the most rows in a batch: 1 if the graph takes no other, else `limit`."""
+def _most_rows(manifest: Manifest) -> int:
+    """Return the most rows that a batch may ever have: 1 if the graph takes no other."""
     extents = {spec.shape[0] if spec.shape else 0 for spec in (*manifest.inputs, *manifest.outputs)}
     if extents == {-1}:
-        return limit
+        return MAX_BATCH
     if extents == {1}:
         return 1
     raise FailedPreconditionError("the first axis of every input and output must be the batch: -1, or 1 in all of them")

@@ -11,6 +11,7 @@ from typing import Self
 from model_store.manifest import Manifest
 from services.inference.batches import Answer
 from services.inference.engines import Engines
+from services.inference.limits import Gate
 from services.inference.metrics import ModelMetrics
 from services.inference.options import CallOptions
 from services.inference.runtimes.runtime import Tensors
@@ -41,9 +42,10 @@ class ServedModel:
         version: Its number.
         digest: sha256 of the manifest as stored.
         engines: What computes it.
+        gate: Counts the calls of its model.
     """
 
-    def __init__(self, manifest: Manifest, version: int, digest: str, engines: Engines) -> None:
+    def __init__(self, manifest: Manifest, version: int, digest: str, engines: Engines, gate: Gate) -> None:
         self.manifest = manifest
         self.model = manifest.model
         self.version = version
@@ -52,15 +54,19 @@ class ServedModel:
         self.statistics = Statistics()
         self.in_flight = 0
         self._engines = engines
+        self._gate = gate
         self._unused = asyncio.Event()
         self._unused.set()
 
     def __enter__(self) -> Self:
+        """Begin to use it. Raises ResourceExhaustedError if its model has as many calls in flight as it may have."""
+        self._gate.enter()
         self.in_flight += 1
         self._unused.clear()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._gate.leave()
         self.in_flight -= 1
         if not self.in_flight:
             self._unused.set()

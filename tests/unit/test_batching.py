@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from services.inference.batching import Batcher
+from services.inference.limits import Limits
 from services.inference.metrics import EngineMetrics
 from services.inference.options import CallOptions
 from services.inference.runtimes.runtime import Tensors
 from tessera.errors import DeadlineExceededError, InvalidArgumentError, ResourceExhaustedError, TesseraError
 
 POISON = -1.0
+LIMITS = Limits(max_batch=8, threads=1, queue_size=10)
 FOREVER = CallOptions()
 PAST = CallOptions(deadline=0.0)
 names = (f"batching-{number}" for number in count())
@@ -64,8 +66,8 @@ class Clock:
 
 @asynccontextmanager
 async def batcher(model: Model, **options: int) -> AsyncIterator[Batcher]:
-    limits = {"max_rows": 8, "queue_size": 100, "instances": 1, **options}
-    made = Batcher(model.run, EngineMetrics.of(model.name, "onnxruntime"), **limits)
+    limits = Limits(**{"max_batch": 8, "threads": 1, "queue_size": 100, "instances": 1, **options})
+    made = Batcher(model.run, EngineMetrics.of(model.name, "onnxruntime"), limits, instances=1)
     yield made
     model.gate.set()
     await made.close()
@@ -128,7 +130,7 @@ def test_every_caller_gets_the_answer_to_its_own_request(calls: list[tuple[int, 
                 np.testing.assert_array_equal(answer.outputs["y"], request(*values)["x"] * 2)
                 np.testing.assert_array_equal(answer.outputs["first"].ravel(), values)
 
-        async with batcher(model, max_rows=max_rows, instances=instances) as batches:
+        async with batcher(model, max_batch=max_rows, instances=instances) as batches:
             await asyncio.gather(*(one(*call, batches) for call in calls))
         assert all(len(batch) <= max_rows for batch in model.batches)
 
@@ -157,7 +159,7 @@ async def test_a_lone_request_waits_for_nobody() -> None:
 
 async def test_a_batch_never_has_more_rows_than_allowed() -> None:
     model = Model()
-    async with batcher(model, max_rows=4) as batches:
+    async with batcher(model, max_batch=4) as batches:
         first = await busy(model, batches)
         others = [asyncio.create_task(batches.submit(request(value, value), FOREVER)) for value in (1.0, 2.0, 3.0)]
         await asyncio.sleep(0)
@@ -168,7 +170,7 @@ async def test_a_batch_never_has_more_rows_than_allowed() -> None:
     assert [len(batch) for batch in model.batches] == [1, 4, 2]
 
 
-async def test_requests_of_different_shape_are_not_stacked() -> None:
+async def test_requests_of_one_shape_are_computed_together_and_those_of_another_are_not_stacked_on_them() -> None:
     model = Model()
     async with batcher(model) as batches:
         first = await busy(model, batches)
@@ -178,7 +180,7 @@ async def test_requests_of_different_shape_are_not_stacked() -> None:
         model.gate.set()
         answers = await asyncio.gather(first, *others)
     assert answers[2].outputs["y"].shape == (1, 5)
-    assert len(model.batches) == 4
+    assert model.batches == [[100.0], [1.0, 2.0], [1.0]]
 
 
 async def test_a_request_that_comes_too_late_is_not_computed() -> None:
@@ -187,7 +189,7 @@ async def test_a_request_that_comes_too_late_is_not_computed() -> None:
         with pytest.raises(DeadlineExceededError):
             await batches.submit(request(1.0), CallOptions(time.monotonic() - 0.001))
     assert model.computed == []
-    assert model.counted("inference_deadline_expired_total", phase="queue") == 1
+    assert model.counted("inference_deadline_expired_total", phase="decode") == 1
 
 
 async def test_a_request_that_expires_in_the_queue_is_not_computed() -> None:
@@ -281,7 +283,7 @@ async def test_a_request_that_expires_while_a_failed_batch_is_retried_is_not_com
             clock.now += 2  # longer than the second request has
         return model.run(inputs)
 
-    batches = Batcher(run, EngineMetrics.of(model.name, "onnxruntime"), max_rows=8, queue_size=10, instances=1)
+    batches = Batcher(run, EngineMetrics.of(model.name, "onnxruntime"), LIMITS, instances=1)
     first = await busy(model, batches)
     bad = asyncio.create_task(batches.submit(request(POISON), FOREVER))
     late = asyncio.create_task(batches.submit(request(1.0), CallOptions(clock.now + 1)))
@@ -298,7 +300,7 @@ async def test_a_model_that_loses_rows_fails_instead_of_mixing_up_answers() -> N
     def run(inputs: Tensors) -> Tensors:
         return {"y": inputs["x"][:1] if len(inputs["x"]) > 1 else inputs["x"]}
 
-    batches = Batcher(run, EngineMetrics.of(next(names), "onnxruntime"), max_rows=8, queue_size=10, instances=1)
+    batches = Batcher(run, EngineMetrics.of(next(names), "onnxruntime"), LIMITS, instances=1)
     with pytest.raises(TesseraError):
         await batches.submit(request(1.0, 2.0), FOREVER)
     assert (await batches.submit(request(7.0), FOREVER)).outputs["y"][0, 0] == 7.0
@@ -307,7 +309,7 @@ async def test_a_model_that_loses_rows_fails_instead_of_mixing_up_answers() -> N
 
 async def test_instances_compute_at_the_same_time() -> None:
     model = Model()
-    async with batcher(model, instances=2, max_rows=1) as batches:
+    async with batcher(model, instances=2, max_batch=1) as batches:
         model.gate.clear()
         tasks = [asyncio.create_task(batches.submit(request(value), FOREVER)) for value in (1.0, 2.0, 3.0)]
         await until(lambda: len(model.batches) == 2)

@@ -12,6 +12,7 @@ from services.inference.batching import Batcher
 from services.inference.catalogue import AliasKey, Catalogue
 from services.inference.engines import Engine, Engines
 from services.inference.leases import Leases
+from services.inference.limits import Gate, Limits
 from services.inference.metrics import EngineMetrics
 from services.inference.pool import Pool
 from services.inference.runtimes.runtime import Tensors
@@ -21,6 +22,7 @@ from tessera.errors import FailedPreconditionError, NotFoundError, TesseraError,
 from tests.fixtures.inference import manifest_of
 from tests.fixtures.waiting import until
 
+LIMITS = Limits(max_batch=1, threads=1, queue_size=1)
 FILES = (
     FileEntry(path="model.onnx", sha256="0" * 64, size_bytes=1, role="graph"),
     FileEntry(path="golden.safetensors", sha256="0" * 64, size_bytes=1, role="golden"),
@@ -108,14 +110,14 @@ class FakeLoader:
         if failures := self.failures.get(key):
             raise failures.pop(0)
         loaded = self.memory[key] = Loaded()
-        batcher = Batcher(loaded.run, EngineMetrics.of(model, "onnxruntime"), max_rows=1, queue_size=1, instances=1)
+        batcher = Batcher(loaded.run, EngineMetrics.of(model, "onnxruntime"), LIMITS, instances=1)
 
         async def load(name: str) -> Engine:
             return Engine(loaded, batcher, loaded.release)
 
         engines = Engines(["onnxruntime"], load)
         await engines.start()
-        return ServedModel(manifest_of(model, FILES), number, "digest", engines)
+        return ServedModel(manifest_of(model, FILES), number, "digest", engines, Gate(model, LIMITS))
 
     async def prune(self) -> None:
         self.prunes += 1
