@@ -83,7 +83,7 @@ class Gauge:
         return self.bytes
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def resident(monkeypatch: pytest.MonkeyPatch) -> Gauge:
     gauge = Gauge()
     monkeypatch.setattr(proving, "resident_memory", gauge)
