@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from tessera.api.registry.v1 import registry_pb2 as pb
+from tessera.errors import InvalidArgumentError
+from tessera.names import check_name
 
 _PREFIX = "sample"
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -39,8 +41,8 @@ class SampleName:
         """Return what a holder's name says, None if it is no sample's."""
         try:
             prefix, model, version, time, trace_id = holder.split("/")
-            name = cls(model, int(version), datetime.strptime(time, _TIME).replace(tzinfo=UTC), trace_id)
-        except ValueError:
+            name = cls(check_name(model, "holder"), int(version), datetime.strptime(time, _TIME).replace(tzinfo=UTC), trace_id)
+        except (ValueError, InvalidArgumentError):
             return None
         return name if prefix == _PREFIX else None
 
@@ -58,6 +60,11 @@ class Sample:
     name: SampleName
     sha256: str
     expire_time: datetime
+
+    @property
+    def file_name(self) -> str:
+        """A name for a copy of it."""
+        return f"{self.name.model}-{self.name.version}-{self.name.time:%Y%m%dT%H%M%S.%fZ}-{self.sha256[:12]}.safetensors"
 
     @classmethod
     def of(cls, lease: pb.Lease) -> "Sample | None":

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from tessera.api.registry.v1.registry_pb2 import GetDownloadRequest
 from tessera.blobs import BlobRef, download_file, upload_bytes, upload_file
+from tessera.client.calls import call
 from tessera.client.registry_base import RegistryCalls
 
 
@@ -22,6 +24,11 @@ class BlobCalls(RegistryCalls):
     async def upload_bytes(self, data: bytes) -> BlobRef:
         """Store bytes unless they are stored already, and return their digest and size."""
         return await upload_bytes(self.stub, data)
+
+    async def find_blob(self, sha256: str) -> BlobRef:
+        """Return the digest of a stored blob with its size. Raises NotFoundError."""
+        answer = await call(self.stub.GetDownload, GetDownloadRequest(sha256=sha256), timeout_s=self.timeout_s)
+        return BlobRef(sha256, answer.size_bytes)
 
     async def download_file(self, ref: BlobRef, destination: Path, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Write a blob to a file; it appears complete and verified, or not at all.

@@ -32,6 +32,7 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         self.models: dict[str, registry_pb2.Model] = {}
         self.history: list[registry_pb2.AliasChange] = []
         self.blobs: dict[str, bytes] = {}
+        self.leases: list[registry_pb2.Lease] = []
         self.intact = True
         self.collected: list[registry_pb2.CollectGarbageRequest] = []
 
@@ -113,6 +114,9 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
 
     def DownloadBlob(self, request: Any, context: Any) -> Any:
         yield registry_pb2.DownloadBlobResponse(chunk=self.blobs[request.sha256])
+
+    def ListLeases(self, request: Any, context: Any) -> Any:
+        return registry_pb2.ListLeasesResponse(leases=[lease for lease in self.leases if lease.holder.startswith(request.holder_prefix)])
 
     def GetExperiment(self, request: Any, context: Any) -> Any:
         history = [registry_pb2.EpochMetrics(epoch=1, metrics={"loss": 0.5})]

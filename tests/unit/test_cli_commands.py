@@ -10,6 +10,7 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
+from tessera.api.registry.v1 import registry_pb2
 from tessera.cli.main import app
 from tests.unit.cli_fakes import MANIFEST, Fakes, tessera
 
@@ -49,6 +50,8 @@ ARGUMENTS: dict[tuple[str, ...], list[tuple[str, ...]]] = {
     ("jobs", "watch"): [("j1",)],
     ("experiments", "list"): [()],
     ("experiments", "show"): [("e1",)],
+    ("samples", "list"): [(), ("puzzle", "--version", "1")],
+    ("samples", "download"): [("puzzle", "--to", "{here}")],
     ("train",): [("puzzle_cells", "--architecture", "cells_exp4", "--model", "puzzle")],
     ("predict",): [("puzzle", "{here}/piece.png")],
     ("down",): [()],
@@ -76,6 +79,7 @@ def here(fakes: Fakes, tmp_path: Path, piece: Path, monkeypatch: pytest.MonkeyPa
     digest = hashlib.sha256(b"bytes").hexdigest()
     fakes.registry.blobs[digest] = b"bytes"
     monkeypatch.setitem(MANIFEST["files"][0], "sha256", digest)
+    fakes.registry.leases.append(registry_pb2.Lease(holder=f"sample/puzzle/1/2026-01-02T03:04:05.678900Z/{'ab' * 16}", blob_sha256=digest))
     for version in (1, 2):
         assert tessera("alias", "set", "puzzle", "moved", version).exit_code == 0
     log = tmp_path / "home" / "logs" / "registry.log"
