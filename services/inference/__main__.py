@@ -5,6 +5,7 @@ from services.inference.catalogue import Catalogue
 from services.inference.leases import Leases
 from services.inference.limits import Limits, ModelLimits
 from services.inference.loading import Loader
+from services.inference.memory import MemoryBudget
 from services.inference.pool import Pool
 from services.inference.puzzle import TASK, PuzzleServicer
 from services.inference.routing import Router
@@ -29,16 +30,19 @@ def build_pool(settings: InferenceSettings, registry: RegistryClient) -> Pool:
     with disk_errors():
         cache_dir.mkdir(parents=True, exist_ok=True)
     limits = ModelLimits(Limits(settings.max_batch, settings.threads, settings.queue_size, max_concurrency=settings.max_concurrency))
+    memory = MemoryBudget(settings.memory_bytes)
     loader = Loader(
         registry,
         cache_dir,
         [TASK],
         Runtimes(settings),
+        memory,
+        timeout_s=settings.load_timeout_s,
         cache_bytes=settings.cache_bytes,
         limits=limits,
     )
     leases = Leases(registry, settings.name, settings.lease_s)
-    return Pool(Catalogue(registry, limits), loader, leases, max_on_demand=settings.max_on_demand)
+    return Pool(Catalogue(registry, limits), loader, leases, memory, max_on_demand=settings.max_on_demand)
 
 
 def build_services(pool: Pool, watchers: tuple[Watcher, ...] = ()) -> list[Service]:

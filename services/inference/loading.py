@@ -2,26 +2,28 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import structlog
 
-from model_store.manifest import Manifest
-from model_store.version_files import materialize, prune
+from model_store.manifest import FileEntry, Manifest
+from model_store.version_files import VersionFiles, materialize, prune
 from services.inference.batching import Batcher
 from services.inference.engines import Engine, Engines
 from services.inference.golden import Golden
 from services.inference.limits import MAX_BATCH, ModelLimits
+from services.inference.memory import MemoryBudget
 from services.inference.metrics import EngineMetrics
+from services.inference.proving import Prover, Subject
 from services.inference.runtimes import Runtimes, carried_runtimes, graph_of
-from services.inference.runtimes.runtime import LoadedModel, RuntimeOptions
+from services.inference.runtimes.runtime import RuntimeOptions
 from services.inference.served import ServedModel, ServedTask
 from tessera.api.registry.v1 import registry_pb2
 from tessera.client.registry import RegistryClient
-from tessera.errors import DataLossError, FailedPreconditionError, TesseraError
+from tessera.errors import DataLossError, FailedPreconditionError, TesseraError, UnavailableError
 
 log = structlog.get_logger()
 
@@ -35,6 +37,8 @@ class Loader:
         cache_bytes: Most bytes of versions that are not loaded.
         tasks: Those that this server can serve.
         runtimes: Compute versions; closed with this object.
+        memory: What they may take up.
+        timeout_s: Seconds to fetch a version, and again to load and prove it.
         limits: How much of the server each model may take.
     """
 
@@ -44,7 +48,9 @@ class Loader:
         cache_dir: Path,
         tasks: Iterable[ServedTask],
         runtimes: Runtimes,
+        memory: MemoryBudget,
         *,
+        timeout_s: float,
         cache_bytes: int,
         limits: ModelLimits,
     ) -> None:
@@ -53,6 +59,8 @@ class Loader:
         self._cache_bytes = cache_bytes
         self._tasks = {task.name: task for task in tasks}
         self._runtimes = runtimes
+        self._prover = Prover(memory, timeout_s)
+        self._timeout_s = timeout_s
         self._limits = limits
 
     async def load(self, model: str, number: int) -> ServedModel:
@@ -64,11 +72,12 @@ class Loader:
             NotFoundError: There is no such version, or one of its files is not in the store.
             FailedPreconditionError: It is deleted, this server cannot serve it, or it does not answer its golden example.
             DataLossError: Its manifest or a file is not what was registered.
-            UnavailableError: The registry cannot be reached, or no runtime of the version works now.
+            ResourceExhaustedError: There is not enough memory, or no room on the disk.
+            UnavailableError: The registry cannot be reached, no runtime of the version works now, or loading takes too long.
         """
         version = await self._registry.get_version(model, version=number)
         manifest = self._check(version)
-        engines = Engines(carried_runtimes(manifest), partial(self._load_engine, manifest))
+        engines = Engines(carried_runtimes(manifest), partial(self._load_engine, manifest, number))
         try:
             await engines.start()
         except BaseException:
@@ -76,24 +85,43 @@ class Loader:
             raise
         return ServedModel(manifest, number, version.digest, engines, self._limits.gate(model))
 
-    async def _load_engine(self, manifest: Manifest, name: str) -> Engine:
+    async def _load_engine(self, manifest: Manifest, number: int, name: str) -> Engine:
         """Load a version in one runtime and prove it there."""
-        limits, most_rows = self._limits.of(manifest.model), _most_rows(manifest)
+        most_rows = _most_rows(manifest)
         graph = graph_of(manifest, name)
         runtime = await asyncio.to_thread(self._runtimes.find, name)
+        limits = self._limits.of(manifest.model)
         options = RuntimeOptions(threads=limits.threads, instances=limits.instances or runtime.instances)
-        wanted = [graph, *manifest.files_in_role("golden")]
-        files = await materialize(self._registry.stub, manifest, self._cache_dir, wanted)
-        load = partial(runtime.load, manifest, files.folder / graph.path, options)
-        try:
-            loaded = await _to_its_end(lambda: _proven(load, Golden.load(manifest, files.folder), min(limits.max_batch, most_rows)))
-        except BaseException:
-            files.close()
-            raise
+        with ExitStack() as owned:
+            files = owned.enter_context(await self._fetch(manifest, [graph, *manifest.files_in_role("golden")]))
+            subject = Subject(
+                manifest.model,
+                number,
+                runtime,
+                options,
+                graph_bytes=graph.size_bytes,
+                max_rows=min(limits.max_batch, most_rows),
+                max_memory_bytes=limits.max_memory_bytes,
+                load=partial(runtime.load, manifest, files.folder / graph.path, options),
+                golden=partial(Golden.load, manifest, files.folder),
+            )
+            loaded = await self._prover.prove(subject, owned)
+            release = owned.pop_all().close
         metrics = EngineMetrics.of(manifest.model, name)
         batcher = Batcher(loaded.run, metrics, self._limits.of(manifest.model), instances=runtime.instances, most_rows=most_rows)
         self._limits.follow(manifest.model, batcher)
-        return Engine(loaded, batcher, files.close)
+        return Engine(loaded, batcher, release)
+
+    async def _fetch(self, manifest: Manifest, wanted: Sequence[FileEntry]) -> VersionFiles:
+        """Fetch files of a version; UnavailableError if that takes too long."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await materialize(self._registry.stub, manifest, self._cache_dir, wanted)
+        except TimeoutError as error:
+            raise UnavailableError(
+                f"the version's files of {sum(file.size_bytes for file in wanted):,} bytes were not here within {self._timeout_s:g} s "
+                "(TESSERA_INFERENCE_LOAD_TIMEOUT_S)"
+            ) from error
 
     async def close(self) -> None:
         """End the runtimes. No version is loaded any more."""
@@ -137,26 +165,3 @@ def _most_rows(manifest: Manifest) -> int:
     if extents == {1}:
         return 1
     raise FailedPreconditionError("the first axis of every input and output must be the batch: -1, or 1 in all of them")
-
-
-async def _to_its_end(load: Callable[[], LoadedModel]) -> LoadedModel:
-    """Load in a thread; if the caller is cancelled, wait for the thread, which cannot be stopped, and unload what it has loaded."""
-    loading = asyncio.ensure_future(asyncio.to_thread(load))
-    try:
-        return await asyncio.shield(loading)
-    except asyncio.CancelledError:
-        with suppress(Exception):
-            await asyncio.to_thread((await loading).close)
-        raise
-
-
-def _proven(load: Callable[[], LoadedModel], golden: Golden, max_rows: int) -> LoadedModel:
-    """Load a version, warm it up and check its golden example; blocking."""
-    loaded = load()
-    try:
-        golden.warm_up(loaded.run, max_rows)
-        golden.check(loaded.run, max_rows)
-    except BaseException:
-        loaded.close()
-        raise
-    return loaded

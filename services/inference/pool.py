@@ -9,11 +9,19 @@ import structlog
 
 from services.inference.catalogue import AliasKey, Catalogue
 from services.inference.leases import Leases, VersionKey
+from services.inference.memory import MemoryBudget
 from services.inference.metrics import MODEL_INFO, count_load, keep_models
 from services.inference.served import ServedModel, Slot, State
 from tessera.api.common.v1.common_pb2 import ModelSelector
 from tessera.client.calls import is_interruption, pause_s
-from tessera.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, TesseraError, UnavailableError
+from tessera.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+    TesseraError,
+    UnavailableError,
+)
 from tessera.names import DEFAULT_ALIAS, check_alias, check_name, shown
 
 log = structlog.get_logger()
@@ -47,15 +55,18 @@ class Pool:
         catalogue: The registry's aliases.
         loader: Loads versions.
         leases: Protects what is loaded.
+        memory: What versions may take up; the pool makes room in it.
         max_on_demand: Most versions that are kept without an alias.
     """
 
     name = "pool"
 
-    def __init__(self, catalogue: Catalogue, loader: Loads, leases: Leases, *, max_on_demand: int) -> None:
+    def __init__(self, catalogue: Catalogue, loader: Loads, leases: Leases, memory: MemoryBudget, *, max_on_demand: int) -> None:
         self._catalogue = catalogue
         self._loader = loader
         self._leases = leases
+        self.memory = memory
+        memory.make_room = self._make_room
         self._max_on_demand = max_on_demand
         self._slots: dict[VersionKey, Slot] = {}
         self._active: dict[AliasKey, Slot] = {}
@@ -222,7 +233,7 @@ class Pool:
             async with self._loading:
                 slot.settle(await self._leased(slot))
         except TesseraError as error:
-            slot.settle(error)
+            slot.settle(type(error)(error.message))  # a new one: this one's traceback holds what was loaded
         except Exception as error:
             log.exception("a version could not be loaded", model=slot.model, version=slot.version)
             slot.settle(TesseraError(f"{type(error).__name__}: {error}"))
@@ -249,9 +260,12 @@ class Pool:
         await asyncio.sleep(pause_s(slot.attempt))
         key = (slot.model, slot.version)
         if self._slots.get(key) is slot and key in self._needed():
-            again = Slot(slot.model, slot.version, on_demand=slot.on_demand, attempt=slot.attempt + 1, created=slot.created)
-            self._slots[key] = again
-            self._spawn(self._load(again))
+            self._load_again(slot)
+
+    def _load_again(self, slot: Slot) -> None:
+        again = Slot(slot.model, slot.version, on_demand=slot.on_demand, attempt=slot.attempt + 1, created=slot.created)
+        self._slots[slot.model, slot.version] = again
+        self._spawn(self._load(again))
 
     async def _leased(self, slot: Slot) -> ServedModel:
         await self._leases.acquire(slot.model, slot.version)
@@ -270,6 +284,17 @@ class Pool:
             if slot not in recent and not (slot.on_demand and slot.failed_within(RETRY_FAILED_S)):
                 self._retire(slot)
         keep_models({*self._catalogue.models, *(slot.model for slot in (*self._slots.values(), *self._draining))})
+
+    async def _make_room(self) -> bool:
+        """Unload the version that was asked for by number longest ago and is not needed, or wait for one that is being unloaded."""
+        if not self._draining:
+            needed = self._needed()
+            spare = [slot for key, slot in self._slots.items() if key not in needed and slot.served]
+            if not spare:
+                return False
+            self._retire(min(spare, key=lambda slot: slot.last_used))
+        await asyncio.wait(self._draining.values(), return_when=asyncio.FIRST_COMPLETED)
+        return True
 
     def _needed(self) -> set[VersionKey]:
         """Return the versions that some alias names, or answers with until the one that it names is ready, or a caller has asked to keep."""
@@ -293,7 +318,15 @@ class Pool:
         await self._leases.release(slot.model, slot.version)
         del self._draining[slot]
         log.info("version unloaded", model=slot.model, version=slot.version)
+        self._retry_refused()
         await self._loader.prune()
+
+    def _retry_refused(self) -> None:
+        """Load what was refused for want of memory or of disk, now that there is more of both."""
+        needed = self._needed()
+        for key, slot in list(self._slots.items()):
+            if key in needed and isinstance(slot.error, ResourceExhaustedError):
+                self._load_again(slot)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -83,10 +83,14 @@ class HeldRuntime:
     """A runtime whose loading a test holds back."""
 
     instances = 1
+    in_process = True
 
     def __init__(self) -> None:
         self.begun, self.gate = threading.Event(), threading.Event()
         self.closed = False
+
+    def memory_for(self, graph_bytes: int) -> int:
+        return graph_bytes
 
     def load(self, manifest: Manifest, graph: Path, options: RuntimeOptions) -> "HeldRuntime":
         self.begun.set()

@@ -13,6 +13,7 @@ from services.inference.catalogue import AliasKey, Catalogue
 from services.inference.engines import Engine, Engines
 from services.inference.leases import Leases
 from services.inference.limits import Gate, Limits
+from services.inference.memory import MemoryBudget
 from services.inference.metrics import EngineMetrics
 from services.inference.pool import Pool
 from services.inference.runtimes.runtime import Tensors
@@ -131,7 +132,7 @@ class World:
 
     def __init__(self) -> None:
         self.catalogue, self.loader, self.leases = FakeCatalogue(), FakeLoader(), FakeLeases()
-        self.pool = Pool(cast(Catalogue, self.catalogue), self.loader, cast(Leases, self.leases), max_on_demand=1)
+        self.pool = Pool(cast(Catalogue, self.catalogue), self.loader, cast(Leases, self.leases), MemoryBudget(0), max_on_demand=1)
 
     def states(self) -> dict[tuple[str, int], str]:
         return {(slot.model, slot.version): slot.state.value for slot, _ in self.pool.slots()}
