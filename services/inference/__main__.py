@@ -8,6 +8,7 @@ from services.inference.loading import Loader
 from services.inference.memory import MemoryBudget
 from services.inference.pool import Pool
 from services.inference.puzzle import TASK, PuzzleServicer
+from services.inference.rollouts.rollouts import Rollouts
 from services.inference.routing import Router
 from services.inference.runtimes import Runtimes
 from services.inference.sampling import Sampler
@@ -42,7 +43,7 @@ def build_pool(settings: InferenceSettings, registry: RegistryClient) -> Pool:
         limits=limits,
     )
     leases = Leases(registry, settings.name, settings.lease_s)
-    return Pool(Catalogue(registry, limits), loader, leases, memory, max_on_demand=settings.max_on_demand)
+    return Pool(Catalogue(registry, limits, Rollouts(registry)), loader, leases, memory, max_on_demand=settings.max_on_demand)
 
 
 def build_services(pool: Pool, watchers: tuple[Watcher, ...] = ()) -> list[Service]:

@@ -1,4 +1,4 @@
-"""What the registry's aliases point at, followed without a gap."""
+"""What the registry's aliases point at, and their rollouts, followed without a gap."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -8,15 +8,13 @@ import structlog
 
 from services.inference.limits import ModelLimits
 from services.inference.metrics import REGISTRY_REVISION
+from services.inference.rollouts.rollouts import AliasKey, Rollouts
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.client.calls import call, pages, pause_s
 from tessera.client.registry import RegistryClient
 from tessera.errors import FailedPreconditionError, TesseraError
 
 log = structlog.get_logger()
-
-AliasKey = tuple[str, str]
-"""Model and alias."""
 
 
 class Catalogue:
@@ -28,11 +26,13 @@ class Catalogue:
     Args:
         registry: Where aliases are kept.
         limits: Are told what the registry says of each model.
+        rollouts: Are told what the registry says of each rollout.
     """
 
-    def __init__(self, registry: RegistryClient, limits: ModelLimits) -> None:
+    def __init__(self, registry: RegistryClient, limits: ModelLimits, rollouts: Rollouts) -> None:
         self._registry = registry
         self._limits = limits
+        self.rollouts = rollouts
         self.aliases: dict[AliasKey, int] = {}
         self.models: set[str] = set()
         self.revision = 0
@@ -45,7 +45,7 @@ class Catalogue:
         return {alias: version for (name, alias), version in self.aliases.items() if name == model}
 
     async def changes(self) -> AsyncGenerator[AliasKey, None]:
-        """Yield every alias once the copy is complete, and then each one that changes; for ever, whatever the registry does."""
+        """Yield every alias once the copy is complete, and then each one that moves or whose rollout changes; for ever."""
         failures = 0
         while True:
             try:
@@ -80,6 +80,7 @@ class Catalogue:
         models = [model for page in listed for model in page.models]
         aliases = {(model.name, alias): version for model in models for alias, version in model.aliases.items()}
         self._changed |= {*self.aliases, *aliases}
+        self._changed |= self.rollouts.replace(rollout for model in models for rollout in model.rollouts)
         self._consistent = False
         for gone in self.models - {model.name for model in models}:
             self._limits.forget(gone)
@@ -108,3 +109,5 @@ class Catalogue:
                     self.aliases[key] = change.to_version
                 else:
                     self.aliases.pop(key, None)
+            case "rollout_changed":
+                self._changed.add(self.rollouts.follow(message.rollout_changed))

@@ -11,6 +11,7 @@ from services.inference.catalogue import AliasKey, Catalogue
 from services.inference.leases import Leases, VersionKey
 from services.inference.memory import MemoryBudget
 from services.inference.metrics import MODEL_INFO, count_load, keep_models
+from services.inference.rollouts.rollouts import Rollouts
 from services.inference.served import ServedModel, Slot, State
 from tessera.api.common.v1.common_pb2 import ModelSelector
 from tessera.client.calls import is_interruption, pause_s
@@ -88,6 +89,7 @@ class Pool:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.rollouts.stop()
         self._active.clear()
         for slot in list(self._slots.values()):
             self._retire(slot)
@@ -160,6 +162,16 @@ class Pool:
         """Names of all models in the registry."""
         return self._catalogue.models
 
+    def ready(self, model: str, version: int) -> ServedModel | None:
+        """Return a version if it is loaded and proven; enter it before anything is awaited."""
+        slot = self._slots.get((model, version))
+        return slot.served if slot and slot.state is State.READY else None
+
+    @property
+    def rollouts(self) -> Rollouts:
+        """Those that go on, as the registry has them."""
+        return self._catalogue.rollouts
+
     @property
     def revision(self) -> int:
         """Registry revision that this server has caught up with."""
@@ -212,6 +224,9 @@ class Pool:
             slot = self._slot(model, version)
             if slot.state is State.READY:
                 self._active[key] = slot
+        if trial := self.rollouts.of(key):
+            self._forget_failure(model, trial.rollout.candidate_version)
+            self._slot(model, trial.rollout.candidate_version)
         self._tidy()
 
     def _forget_failure(self, model: str, version: int) -> None:
@@ -297,9 +312,9 @@ class Pool:
         return True
 
     def _needed(self) -> set[VersionKey]:
-        """Return the versions that some alias names, or answers with until the one that it names is ready, or a caller has asked to keep."""
+        """Return the versions that an alias names, has on trial or still answers with, and those that a caller has asked to keep."""
         named = {(model, version) for (model, _), version in self._catalogue.aliases.items()}
-        return named | self._pinned | {(slot.model, slot.version) for slot in self._active.values()}
+        return named | self._pinned | self.rollouts.candidates() | {(slot.model, slot.version) for slot in self._active.values()}
 
     def _retire(self, slot: Slot) -> None:
         """Take a version out of the table, and unload it once its last request has left."""

@@ -4,6 +4,7 @@ from services.inference.calls import Prediction, Watcher
 from services.inference.options import CallOptions
 from services.inference.pool import Pool
 from tessera.api.common.v1.common_pb2 import ModelSelector
+from tessera.names import DEFAULT_ALIAS
 
 
 class Router:
@@ -19,9 +20,17 @@ class Router:
         self._watchers = watchers
 
     async def begin(self, selector: ModelSelector, options: CallOptions) -> Prediction:
-        """Return a prediction of the version that shall answer. Enter it (`with`) before anything else is awaited.
+        """Return a prediction of the version that shall answer: the one that is asked for by number, else the one that the alias points
+        at or, for its share of the calls, the one that has a rollout there and is ready. Enter it (`with`) before anything else is awaited.
 
         Raises:
             TesseraError: See `Pool.find`.
         """
-        return Prediction(await self._pool.find(selector), options, self._watchers)
+        served = await self._pool.find(selector)
+        trial = self._pool.rollouts.of((selector.model, selector.alias or DEFAULT_ALIAS))
+        if trial is None or selector.WhichOneof("selector") == "version":
+            return Prediction(served, options, self._watchers)
+        candidate = self._pool.ready(selector.model, trial.rollout.candidate_version)
+        if candidate and trial.chooses_candidate(options.sticky_key):
+            return Prediction(candidate, options, (*self._watchers, trial.watch_candidate))
+        return Prediction(served, options, (*self._watchers, trial.watch_stable(candidate)))

@@ -16,9 +16,11 @@ from services.inference.limits import Gate, Limits
 from services.inference.memory import MemoryBudget
 from services.inference.metrics import EngineMetrics
 from services.inference.pool import Pool
+from services.inference.rollouts.rollouts import Rollouts
 from services.inference.runtimes.runtime import Tensors
 from services.inference.served import ServedModel
 from tessera.api.common.v1.common_pb2 import ModelSelector
+from tessera.client.registry import RegistryClient
 from tessera.errors import FailedPreconditionError, NotFoundError, TesseraError, UnavailableError
 from tests.fixtures.inference import manifest_of
 from tests.fixtures.waiting import until
@@ -38,6 +40,7 @@ class FakeCatalogue:
         self.models = {"m", "n"}
         self.revision = 0
         self.caught_up = False
+        self.rollouts = Rollouts(cast(RegistryClient, None))
         self._queue: asyncio.Queue[AliasKey] = asyncio.Queue()
 
     def aliases_of(self, model: str) -> dict[str, int]:
