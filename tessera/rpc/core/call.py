@@ -110,11 +110,9 @@ class Call:
 
     def finish(self, response: Any = None) -> None:
         """End the call with the status that was set, after `response` if there is one."""
-        operations = [*self._head()]
-        if response is not None:
-            operations.append(cygrpc.SendMessageOperation(self._serialized(response), _NO_FLAGS))
-        operations.append(cygrpc.SendStatusFromServerOperation(self._trailing, self._code.value[0], self._details.encode(), _NO_FLAGS))
-        self._call.start_server_batch(operations, _ignore)
+        answer = () if response is None else (cygrpc.SendMessageOperation(self._serialized(response), _NO_FLAGS),)
+        status = cygrpc.SendStatusFromServerOperation(self._trailing, self._code.value[0], self._details.encode(), _NO_FLAGS)
+        self._call.start_server_batch((*self._head(), *answer, status), _ignore)
 
     def fail(self, code: grpc.StatusCode, details: str) -> None:
         """End the call with this status. Any thread."""

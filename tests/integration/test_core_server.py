@@ -1,0 +1,138 @@
+"""The server on gRPC's C core: what grpc.aio would have done for us, and what becomes of calls that go wrong."""
+
+import asyncio
+import random
+from typing import Any
+
+import grpc
+import pytest
+from grpc import StatusCode
+
+from tests.fixtures.echo import KINDS, NAME, Echo, call, serving
+
+UNARY = f"/{NAME}/Unary"
+
+
+async def status_of(awaited: Any) -> StatusCode:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await awaited
+    code: StatusCode = caught.value.code()
+    return code
+
+
+async def test_bytes_that_are_no_message_are_refused_and_the_server_lives() -> None:
+    async with serving() as address, grpc.aio.insecure_channel(address) as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        with pytest.raises(grpc.aio.AioRpcError, match="cannot be parsed") as caught:
+            await check(b"\xff\xff\xff")
+        assert caught.value.code() is StatusCode.INTERNAL
+        assert await check(b"") == b"\x08\x01"
+
+
+@pytest.mark.parametrize("path", [f"/{NAME}/Missing", "/missing.Service/Unary", "/", "/a/b/c"])
+async def test_a_method_that_is_not_there_is_unimplemented(path: str) -> None:
+    async with serving() as address, grpc.aio.insecure_channel(address) as channel:
+        assert await status_of(channel.unary_unary(path)(b"")) is StatusCode.UNIMPLEMENTED
+        assert await call(channel, "Unary") == [b"ping"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_answer_that_cannot_be_sent_fails_its_own_call_alone(kind: str) -> None:
+    async def action(request: bytes, context: Any) -> bytes:
+        return 5 if request == b"bad" else request  # type: ignore[return-value]
+
+    async with serving(action) as address, grpc.aio.insecure_channel(address) as channel:
+        assert await status_of(call(channel, kind, b"bad")) in (StatusCode.INTERNAL, StatusCode.UNKNOWN)
+        assert (await call(channel, kind, b"good"))[-1] == b"good"
+
+
+async def test_answers_go_to_their_callers_whoever_gives_up_meanwhile() -> None:
+    random_ = random.Random(0)
+    gate, given_up = asyncio.Event(), []
+
+    async def action(request: bytes, context: Any) -> bytes:
+        try:
+            await gate.wait()
+        except asyncio.CancelledError:
+            given_up.append(request)
+            raise
+        return request
+
+    async with serving(action) as address, grpc.aio.insecure_channel(address) as channel:
+        requests = [random_.randbytes(random_.choice([1, 10, 100_000])) for _ in range(200)]
+        calls = [asyncio.create_task(call(channel, random_.choice(["Unary", "Collect"]), request)) for request in requests]
+        leaving = {number for number in range(200) if random_.random() < 0.3}
+        await asyncio.sleep(0)
+        for number in leaving:
+            calls[number].cancel()
+        await asyncio.gather(*(calls[number] for number in leaving), return_exceptions=True)
+        gate.set()
+        for number, request in enumerate(requests):
+            if number not in leaving:
+                assert await calls[number] == [request]
+        assert set(given_up) <= {requests[number] for number in leaving}
+
+
+async def test_a_handler_hears_of_it_when_its_caller_gives_up() -> None:
+    started, ended = asyncio.Event(), asyncio.Event()
+
+    async def action(request: bytes, context: Any) -> bytes:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return request
+
+    async with serving(action) as address, grpc.aio.insecure_channel(address) as channel:
+        calling = channel.unary_unary(UNARY)(b"ping")
+        await started.wait()
+        calling.cancel()
+        async with asyncio.timeout(30):
+            await ended.wait()
+
+
+async def test_deadlines_end_calls_with_the_status_that_says_so() -> None:
+    remaining: list[float] = []
+
+    async def action(request: bytes, context: Any) -> bytes:
+        remaining.append(context.time_remaining())
+        await asyncio.Event().wait()
+        return request
+
+    async with serving(action) as address, grpc.aio.insecure_channel(address) as channel:
+        assert await status_of(channel.unary_unary(UNARY)(b"ping", timeout=0.2)) is StatusCode.DEADLINE_EXCEEDED
+        assert 0 < remaining[0] <= 0.2
+
+
+async def test_a_stream_waits_for_a_reader_that_is_slow() -> None:
+    chunk, chunks = bytes(1 << 20), 64
+    written = 0
+
+    async def action(request: bytes, context: Any) -> bytes:
+        nonlocal written
+        for _ in range(chunks):
+            await context.write(chunk)
+            written += 1
+        return b"end"
+
+    async with serving(action) as address, grpc.aio.insecure_channel(address) as channel:
+        answers = aiter(channel.unary_stream(f"/{NAME}/Spread")(b"ping"))
+        assert await anext(answers) == b"first"
+        before = -1
+        while before != written:  # until it stands still, or has run to its end
+            before = written
+            await asyncio.sleep(0.2)
+        assert 0 < written < chunks, "the server ran ahead of a reader that reads nothing"
+        assert len([answer async for answer in answers]) == chunks + 1
+        assert written == chunks
+
+
+async def test_a_refused_stream_of_requests_tells_why_however_early_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(self: Echo, requests: Any, context: Any) -> None:
+        await context.abort(StatusCode.PERMISSION_DENIED, "no")
+
+    monkeypatch.setattr(Echo, "collect", refuse)
+    async with serving() as address, grpc.aio.insecure_channel(address) as channel:
+        for _ in range(50):
+            assert await status_of(call(channel, "Collect")) is StatusCode.PERMISSION_DENIED
