@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from services.inference.torchserve.settings import TorchServeSettings
 from tessera.cpus import available_cpus
 from tessera.memory import available_memory
 from tessera.settings import ClientSettings, Port, Seconds, ServerSettings
@@ -99,3 +100,4 @@ class InferenceSettings(ServerSettings):
     load_timeout_s: Seconds = Field(
         600.0, description="Seconds to fetch a version, and again to load and check it; then it is tried again as after any interruption."
     )
+    torchserve: TorchServeSettings = Field(default_factory=TorchServeSettings, description="TorchServe, for versions with a .pt2 graph.")

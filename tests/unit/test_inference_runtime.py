@@ -37,7 +37,7 @@ def golden(directory: Path, tensors: dict[str, np.ndarray[Any, Any]], **toleranc
 
 
 def test_a_runtime_is_found_by_the_name_of_its_file() -> None:
-    assert known_runtimes() == ["onnxruntime"]
+    assert known_runtimes() == ["onnxruntime", "torchserve"]
     runtimes = Runtimes(InferenceSettings(instances=3))
     found = runtimes.find("onnxruntime")
     assert isinstance(found, onnxruntime.OnnxRuntime)
@@ -48,7 +48,7 @@ def test_a_runtime_is_found_by_the_name_of_its_file() -> None:
 
 @pytest.mark.parametrize("name", ["abacus", "runtime"])
 def test_an_unknown_runtime_is_refused_with_those_that_there_are(name: str) -> None:
-    with pytest.raises(FailedPreconditionError, match="this server has onnxruntime"):
+    with pytest.raises(FailedPreconditionError, match="this server has onnxruntime, torchserve"):
         carried_runtimes(manifest_of("puzzle", files("model.onnx"), runtime=name))
 
 

@@ -1,0 +1,273 @@
+"""Keeps a TorchServe alive, and in it the models that shall be there, whatever dies."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from services.inference.torchserve.client import Client
+from services.inference.torchserve.settings import TorchServeSettings
+from services.inference.torchserve.statuses import RETRY_AFTER_S
+from tessera.client.calls import pause_s
+from tessera.errors import DeadlineExceededError, NotFoundError, TesseraError, UnavailableError
+
+log = structlog.get_logger()
+
+WATCH_S = 0.5
+DOUBT_S = 1.0
+"""TorchServe calls a worker READY for a quarter of a second after its death, so its word counts again only after this time."""
+RETRY_REFUSED_S = 10.0
+"""A model that worked before and that TorchServe does not take any more is not tried at every look."""
+SETTLED_S = 30.0
+"""A TorchServe that ran for this long and then dies is started again at once, as if it had never failed."""
+
+
+class Backend(Protocol):
+    """A TorchServe: our own process, or one that is dialled. Used by one thread."""
+
+    model_store: Path
+
+    def start(self) -> Client:
+        """Start or reach it; a TesseraError says why that is not possible."""
+
+    def check(self) -> None:
+        """Raise a TesseraError if it is gone."""
+
+    def stop(self) -> None:
+        """End what `start` began; it may be called again then."""
+
+    def close(self) -> None:
+        """End it for good."""
+
+
+class Registration:
+    """A model that shall be in TorchServe.
+
+    Args:
+        model: Name.
+        version: Unique; TorchServe never sees it again.
+        archive: File name in the model store.
+        workers: Python workers.
+    """
+
+    def __init__(self, model: str, version: str, archive: str, workers: int) -> None:
+        self.model = model
+        self.version = version
+        self.archive = archive
+        self.workers = workers
+        self.registered = False
+        self.unwanted = False
+        self.ready = threading.Event()
+        self.settled = threading.Event()
+        """Set once it was ready for the first time, has failed, or is gone."""
+        self.error: TesseraError | None = None
+        self.lost_at = 0.0
+        self.look_at = 0.0
+        """When to look after it again, on the clock of `time.monotonic`."""
+
+    def lose(self, look_after_s: float = 0.0) -> None:
+        """It cannot compute; look after it again after so many seconds."""
+        now = time.monotonic()
+        if self.ready.is_set():
+            self.lost_at = now
+            self.ready.clear()
+        self.look_at = now + look_after_s
+
+    def settle(self, error: TesseraError | None = None) -> None:
+        """Tell whoever waits how it ended."""
+        self.error = error
+        self.settled.set()
+
+
+class Keeper:
+    """A thread that starts TorchServe, registers models, and does both again when TorchServe or a worker dies.
+
+    All management calls are made in that thread, so they are never at odds; predictions are made by many.
+
+    Args:
+        backend: The TorchServe; closed with this object.
+        settings: Timeouts.
+    """
+
+    def __init__(self, backend: Backend, settings: TorchServeSettings) -> None:
+        self._backend = backend
+        self._settings = settings
+        self._client: Client | None = None
+        self._registrations: list[Registration] = []
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = False
+        # The thread that starts TorchServe must live as long as that may: the kernel ties the one to the other.
+        self._thread = threading.Thread(target=self._run, name="torchserve", daemon=True)
+        self._thread.start()
+
+    @property
+    def model_store(self) -> Path:
+        """Where archives go."""
+        return self._backend.model_store
+
+    def add(self, registration: Registration) -> None:
+        """Register a model and return when its workers are ready.
+
+        Raises:
+            FailedPreconditionError: The worker cannot load the graph, or TorchServe is not installed.
+            UnavailableError: TorchServe does not start, or cannot be reached.
+        """
+        with self._lock:
+            self._registrations.append(registration)
+        self._wake.set()
+        registration.settled.wait()
+        if registration.error:
+            raise registration.error
+
+    def remove(self, registration: Registration) -> None:
+        """Unregister a model; returns when TorchServe has forgotten it or is gone itself."""
+        registration.settled.clear()
+        registration.unwanted = True
+        self._wake.set()
+        registration.settled.wait()
+
+    def predict(self, registration: Registration, tensors: bytes) -> bytes:
+        """Compute one batch; see `Client.predict`.
+
+        Raises:
+            UnavailableError: TorchServe or the model's worker is gone; they are being started again.
+        """
+        client = self._client
+        if client is None or not registration.ready.is_set():
+            raise UnavailableError(f"TorchServe has no worker for {registration.model} now; one is starting", retry_after_s=RETRY_AFTER_S)
+        try:
+            return client.predict(registration.model, registration.version, tensors, self._settings.response_timeout_s)
+        except (UnavailableError, NotFoundError, DeadlineExceededError) as error:
+            registration.lose(DOUBT_S)
+            self._wake.set()
+            if isinstance(error, DeadlineExceededError):
+                raise
+            raise UnavailableError(error.message, retry_after_s=RETRY_AFTER_S) from error
+
+    def close(self) -> None:
+        """End TorchServe."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopping:
+            started = time.monotonic()
+            try:
+                client = self._backend.start()
+                log.info("TorchServe answers", seconds=round(time.monotonic() - started, 1))
+                self._watch(client)
+            except TesseraError as error:
+                log.warning("TorchServe is not there; it is tried again", reason=error.message)
+                self._lose(error)
+            except Exception as error:
+                log.exception("the thread that keeps TorchServe has failed; it goes on")
+                self._lose(TesseraError(f"{type(error).__name__}: {error}"))
+            finally:
+                self._client = None
+                self._backend.stop()
+            failures = 1 if time.monotonic() - started > SETTLED_S else failures + 1
+            if not self._stopping:
+                self._wake.wait(pause_s(failures) if self._all() else None)  # nobody needs it now
+                self._wake.clear()
+        self._backend.close()
+        self._lose(UnavailableError("the server is stopping"))
+
+    def _watch(self, client: Client) -> None:
+        """Look after everything until TorchServe is gone, which raises a TesseraError, or it is time to stop."""
+        self._client = client
+        while not self._stopping:
+            self._wake.clear()
+            self._backend.check()
+            for registration in self._all():
+                self._look_after(client, registration)
+            self._wake.wait(WATCH_S)
+
+    def _look_after(self, client: Client, registration: Registration) -> None:
+        if registration.unwanted:
+            if registration.registered:
+                self._unregister(client, registration)
+            self._forget(registration)
+        elif time.monotonic() < registration.look_at:
+            return
+        elif registration.registered:
+            self._check(client, registration)
+        else:
+            self._register(client, registration)
+
+    def _register(self, client: Client, registration: Registration) -> None:
+        try:
+            client.register(
+                registration.model,
+                registration.archive,
+                workers=registration.workers,
+                response_timeout_s=self._settings.response_timeout_s,
+                startup_timeout_s=self._settings.start_timeout_s,
+            )
+            client.set_default(registration.model, registration.version)
+        except (UnavailableError, DeadlineExceededError):
+            raise
+        except TesseraError as error:
+            self._refuse(registration, error)
+            return
+        registration.registered = True
+        self._check(client, registration)
+
+    def _refuse(self, registration: Registration, error: TesseraError) -> None:
+        """TorchServe does not take a model: tell whoever waits for it; one that worked before is tried again after a while."""
+        log.error("TorchServe does not take a model", model=registration.model, version=registration.version, reason=error.message)
+        if registration.settled.is_set():
+            registration.lose(RETRY_REFUSED_S)
+        else:
+            self._forget(registration, error)
+
+    def _check(self, client: Client, registration: Registration) -> None:
+        """Write down whether the model can compute. A worker that died is started again by TorchServe itself."""
+        try:
+            ready = client.ready_workers(registration.model, registration.version)
+        except NotFoundError:  # somebody unregistered it
+            registration.registered = False
+            ready = 0
+        if not ready:
+            self._give_up(client, registration)
+        elif not registration.ready.is_set():
+            log.info("TorchServe has the model", model=registration.model, version=registration.version, workers=ready)
+            registration.ready.set()
+            registration.settle()
+
+    def _give_up(self, client: Client, registration: Registration) -> None:
+        """Register a model anew whose worker TorchServe does not bring back in the time that a start may take."""
+        if registration.ready.is_set():
+            registration.lose()
+        elif registration.registered and time.monotonic() - registration.lost_at > self._settings.start_timeout_s:
+            self._unregister(client, registration)
+            registration.registered = False
+
+    def _unregister(self, client: Client, registration: Registration) -> None:
+        try:
+            client.unregister(registration.model, registration.version)
+        except NotFoundError:  # that is what was wanted
+            log.debug("TorchServe did not have the model", model=registration.model, version=registration.version)
+
+    def _lose(self, error: TesseraError) -> None:
+        """TorchServe is gone: its models are to be registered again; whoever waits for the first time is told."""
+        for registration in self._all():
+            registration.registered = False
+            registration.lose()
+            if registration.unwanted:
+                self._forget(registration)
+            elif not registration.settled.is_set():
+                self._forget(registration, error)
+
+    def _forget(self, registration: Registration, error: TesseraError | None = None) -> None:
+        with self._lock:
+            self._registrations.remove(registration)
+        registration.settle(error)
+
+    def _all(self) -> list[Registration]:
+        with self._lock:
+            return list(self._registrations)

@@ -1,0 +1,32 @@
+"""Settings of the TorchServe beside the inference service."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class TorchServeSettings(BaseModel):
+    """A TorchServe of our own, started when a version needs it; or, with `address`, one that runs already and serves this server alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    workers: Annotated[int, Field(ge=1)] = Field(1, description="Python workers of a version; each takes 300 MB and more.")
+    start_timeout_s: Seconds = Field(60.0, description="Seconds that TorchServe, and then each worker, may take to start.")
+    response_timeout_s: Annotated[int, Field(ge=1)] = Field(30, description="Seconds for a batch; TorchServe then restarts the worker.")
+    log_file: Path | None = Field(None, description="Log of our own TorchServe; none: torchserve.log in the cache directory.")
+    address: str = Field("", description="Inference API (gRPC) of a TorchServe that runs already, host:port; empty starts one.")
+    management_address: str = Field("", description="Its management API (gRPC), host:port.")
+    management_url: str = Field("", description="Its management API (HTTP), for new keys; empty: keys are only read.")
+    key_file: Path | None = Field(None, description="Its key_file.json; none if it asks for no keys.")
+    model_store: Path | None = Field(None, description="Its model store, a directory that this process writes to.")
+
+    @model_validator(mode="after")
+    def _dialled_as_a_whole(self) -> Self:
+        if self.address and not (self.management_address and self.model_store):
+            raise ValueError("address needs management_address and model_store: models are registered there")
+        if not self.address and (self.management_address or self.management_url or self.key_file or self.model_store):
+            raise ValueError("management_address, management_url, key_file and model_store belong to a TorchServe named by address")
+        return self
