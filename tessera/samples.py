@@ -1,8 +1,9 @@
 """Samples: what single requests took and gave, which an inference server keeps in the registry's blob store if it is told to.
 
 A sample is one safetensors file with the tensors `inputs.NAME` and `outputs.NAME`, rows as their first axis, and with what else is known
-as texts in its header (`safe_open(path, "numpy").metadata()`). A lease keeps it for a while; the name of the lease's holder says what it
-is a sample of, so that a list of leases is a list of samples.
+as texts in its header (`safe_open(path, "numpy").metadata()`). Strings are bytes behind their lengths (`tessera.strings.unpack`); the
+header has their shape under the tensor's name. A lease keeps the file for a while; the name of the lease's holder says what it is a
+sample of, so that a list of leases is a list of samples.
 """
 
 from dataclasses import dataclass

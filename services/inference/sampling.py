@@ -5,8 +5,10 @@ room is dropped and counted.
 """
 
 import asyncio
+import json
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +24,7 @@ from services.inference.settings import SamplingSettings
 from tessera.client.registry import RegistryClient
 from tessera.errors import TesseraError
 from tessera.samples import SampleName
+from tessera.strings import pack
 
 log = structlog.get_logger()
 
@@ -39,12 +42,18 @@ class _Sample:
     """A sample that waits to be stored."""
 
     name: SampleName
-    tensors: dict[str, NDArray[Any]]
+    tensors: Mapping[str, NDArray[Any]]
     facts: dict[str, str]
 
-    @property
-    def size_bytes(self) -> int:
-        return sum(array.nbytes for array in self.tensors.values())
+    size_bytes: int
+
+    def encoded(self) -> bytes:
+        """Return the file. Strings, which safetensors does not know, become bytes as the Open Inference Protocol writes them."""
+        strings = {name: array for name, array in self.tensors.items() if array.dtype == np.object_}
+        shapes = {name: json.dumps(array.shape) for name, array in strings.items()}
+        packed = {name: np.frombuffer(pack(array), np.uint8) for name, array in strings.items()}
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.tensors.items() if name not in strings}
+        return save(arrays | packed, self.facts | shapes)
 
 
 class Sampler:
@@ -122,7 +131,7 @@ class Sampler:
                 self._queued_bytes -= sample.size_bytes
 
     async def _store(self, sample: _Sample) -> None:
-        data = await asyncio.to_thread(save, sample.tensors, sample.facts)
+        data = await asyncio.to_thread(sample.encoded)
         blob = await self._registry.upload_bytes(data)
         await self._registry.acquire_lease(sample.name.holder(), self._settings.ttl_s, blob_sha256=blob.sha256)
 
@@ -131,7 +140,7 @@ def _sample(ended: Ended) -> _Sample:
     """Return what is kept of a call: nothing that says who called."""
     served, answer = ended.served, ended.answer
     name = SampleName(served.model, served.version, datetime.now(UTC), ended.trace_id)
-    tensors = {f"inputs.{key}": np.ascontiguousarray(array) for key, array in (ended.inputs or {}).items()}
+    tensors: dict[str, NDArray[Any]] = {f"inputs.{key}": array for key, array in (ended.inputs or {}).items()}
     facts = {
         "model": served.model,
         "version": str(served.version),
@@ -143,7 +152,11 @@ def _sample(ended: Ended) -> _Sample:
         "seconds": f"{ended.seconds:.6f}",
     }
     if answer:
-        tensors |= {f"outputs.{key}": np.ascontiguousarray(array) for key, array in answer.outputs.items()}
+        tensors |= {f"outputs.{key}": array for key, array in answer.outputs.items()}
         facts |= {"runtime": answer.runtime, "batch_size": str(answer.batch_size)}
         facts |= {"queue_seconds": f"{answer.queue_s:.6f}", "compute_seconds": f"{answer.compute_s:.6f}"}
-    return _Sample(name, tensors, facts)
+    return _Sample(name, tensors, facts, sum(_size(array) for array in tensors.values()))
+
+
+def _size(array: NDArray[Any]) -> int:
+    return sum(len(item) for item in array.flat) if array.dtype == np.object_ else array.nbytes

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.blobs import BlobRef
 from tessera.errors import UnavailableError
 from tessera.samples import Sample, SampleName, prefix
+from tessera.strings import unpack
 from tests.fixtures.waiting import until
 from tests.unit.cli_fakes import Fakes, tessera
 
@@ -127,6 +129,18 @@ async def test_what_the_model_failed_on_is_kept_too(sampler: Sampler, store: Sto
     with safe_open(file, "numpy") as tensors:
         assert list(tensors.keys()) == ["inputs.image"]
         assert tensors.metadata()["code"] == "INTERNAL"
+
+
+async def test_strings_are_kept_as_the_protocol_writes_them(sampler: Sampler, store: Store, tmp_path: Path) -> None:
+    words = np.array([["ab", "ü"], ["", "xyz"]], np.object_)
+    sampler(replace(call(), inputs={"words": words}))
+    await until(lambda: store.leases)
+    file = tmp_path / "sample.safetensors"
+    file.write_bytes(*store.blobs.values())
+    with safe_open(file, "numpy") as tensors:
+        assert tensors.metadata()["inputs.words"] == "[2, 2]"
+        data = tensors.get_tensor("inputs.words").tobytes()
+    assert unpack(data, 4, "words").reshape(2, 2).tolist() == words.tolist()
 
 
 async def test_only_the_models_that_are_named_are_sampled(store: Store) -> None:
