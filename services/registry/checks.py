@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
+from tessera.api.registry.v1.registry_pb2 import ServingLimits
 from tessera.errors import InvalidArgumentError
 from tessera.names import shown
 from tessera.texts import check_text
@@ -11,6 +12,15 @@ from tessera.texts import check_text
 MAX_TAGS = 64
 MAX_METRICS = 256
 MAX_INT64 = (1 << 63) - 1
+MOST_SERVING = {
+    "max_batch": 1024,
+    "instances": 64,
+    "threads": 256,
+    "queue_size": 65536,
+    "max_concurrency": 1_000_000,
+    "max_memory_bytes": MAX_INT64,
+}
+"""The largest value of each limit of `ServingLimits`."""
 
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,127}")
 
@@ -46,6 +56,15 @@ def check_metrics(metrics: Mapping[str, float], field: str = "metrics", *, finit
         if finite and not math.isfinite(value):
             raise InvalidArgumentError(f"{field}.{key}: {value} is not a finite number", field=f"{field}.{key}")
     return dict(metrics)
+
+
+def check_serving(limits: ServingLimits, field: str = "serving") -> ServingLimits:
+    """Return the limits of a model if each of them is 0, for a server's default, or in its range."""
+    for name, most in MOST_SERVING.items():
+        if not 0 <= getattr(limits, name) <= most:
+            message = f"{field}.{name}: {getattr(limits, name)} is out of range; it takes 1 to {most}, or 0 for the server's default"
+            raise InvalidArgumentError(message, field=f"{field}.{name}")
+    return limits
 
 
 def check_count(count: int, most: int, field: str) -> None:

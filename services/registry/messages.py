@@ -20,6 +20,7 @@ def model_message(row: tables.Model) -> pb.Model:
         latest_version=row.latest_version,
         create_time=to_timestamp(row.create_time),
         revision=row.revision,
+        serving=pb.ServingLimits.FromString(row.serving) if row.serving else None,
         rollouts=[rollout_message(rollout) for rollout in row.rollouts],
     )
 

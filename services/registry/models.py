@@ -7,7 +7,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from services.registry.changes import changing, current_revision, next_revision, record
-from services.registry.checks import check_tags, merge_tags
+from services.registry.checks import check_serving, check_tags, merge_tags
 from services.registry.find import find_model
 from services.registry.kinds import INTEGER, TEXT, TIME
 from services.registry.listing import Field, LabelField, Listing
@@ -57,7 +57,7 @@ class Models:
                 session.add(row)
             elif not row.deleted:
                 raise AlreadyExistsError(f"model {name!r} exists already", field="name")
-            row.create_time, row.deleted, row.description = self._clock(), False, description
+            row.create_time, row.deleted, row.description, row.serving = self._clock(), False, description, None
             row.tags = _tags(labels)
             return self._changed(session, row)
 
@@ -73,13 +73,23 @@ class Models:
             rows, token = LISTING.page(session, sa.select(Model).where(~Model.deleted), request)
             return pb.ListModelsResponse(models=[model_message(row) for row in rows], next_page_token=token, revision=revision)
 
-    def update(self, name: str, description: str | None, new_tags: Mapping[str, str], remove: Iterable[str]) -> pb.Model:
-        """Change description (None leaves it) and tags. Raises NotFoundError."""
+    def update(
+        self,
+        name: str,
+        description: str | None,
+        new_tags: Mapping[str, str],
+        remove: Iterable[str],
+        *,
+        serving: pb.ServingLimits | None = None,
+    ) -> pb.Model:
+        """Change description, tags and limits (None leaves description or limits as they are). Raises NotFoundError."""
         with changing(self._engine) as session:
             row = find_model(session, name)
             if description is not None:
                 row.description = check_text(description, "description", MAX_DESCRIPTION)
             row.tags = _tags(merge_tags({key: tag.value for key, tag in row.tags.items()}, new_tags, remove))
+            if serving is not None:
+                row.serving = check_serving(serving).SerializeToString()
             return self._changed(session, row)
 
     def delete(self, name: str) -> None:

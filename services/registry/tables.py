@@ -82,7 +82,10 @@ class Counter(Table):
 
 
 class Model(Numbered):
-    """A model. A deleted one stays as a row, so that its version numbers are never given again."""
+    """A model. A deleted one stays as a row, so that its version numbers are never given again.
+
+    `serving` is a `ServingLimits` message, in one piece since servers alone compute with it.
+    """
 
     __tablename__ = "models"
 
@@ -92,6 +95,7 @@ class Model(Numbered):
     create_time: Mapped[Int64]
     revision: Mapped[Int64]
     deleted: Mapped[bool]
+    serving: Mapped[bytes | None]
     tags: Mapped[dict[str, "ModelTag"]] = relationship(
         collection_class=attribute_keyed_dict("name"), cascade="all, delete-orphan", lazy="selectin"
     )

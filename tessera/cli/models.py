@@ -52,6 +52,49 @@ def create(
 
 
 @app.command()
+def limits(
+    ctx: typer.Context,
+    model: Model,
+    *,
+    max_batch: Annotated[int | None, typer.Option("--max-batch", min=0, max=1024, help="Most rows computed together.")] = None,
+    instances: Annotated[
+        int | None, typer.Option("--instances", min=0, max=64, help="Batches of a version computed at the same time.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=0, max=256, help="Threads of one batch; for versions loaded from now on.")
+    ] = None,
+    queue_size: Annotated[int | None, typer.Option("--queue-size", min=0, max=65536, help="Most requests that wait for a version.")] = None,
+    max_concurrency: Annotated[
+        int | None, typer.Option("--max-concurrency", min=0, max=1_000_000, help="Most calls at once on a server.")
+    ] = None,
+    max_memory_bytes: Annotated[int | None, typer.Option("--max-memory-bytes", min=0, help="Most memory of a version, in bytes.")] = None,
+    json: Json = False,
+) -> None:
+    """Show how much of a server a model may take, or change it on all of them at once; 0 goes back to the server's default."""
+    wanted = {
+        "max_batch": max_batch,
+        "instances": instances,
+        "threads": threads,
+        "queue_size": queue_size,
+        "max_concurrency": max_concurrency,
+        "max_memory_bytes": max_memory_bytes,
+    }
+    changes = {name: value for name, value in wanted.items() if value is not None}
+
+    async def main(client: "Client") -> "pb.ServingLimits":
+        serving = (await client.registry.get_model(model)).serving
+        for name, value in changes.items():
+            setattr(serving, name, value)
+        return (await client.registry.update_model(model, serving=serving)).serving if changes else serving
+
+    serving = run(ctx, main)
+    if json:
+        output.print_json(serving)
+    else:
+        output.print_fields({name.replace("_", " "): getattr(serving, name) or "the server's default" for name in wanted})
+
+
+@app.command()
 def delete(ctx: typer.Context, model: Model, json: Json = False) -> None:
     """Delete a model that has no version any more."""
     run(ctx, lambda client: client.registry.delete_model(model))

@@ -61,10 +61,16 @@ class RegistryClient(BlobCalls, ExperimentCalls, RolloutCalls, WatchCalls):
                 yield model
 
     async def update_model(
-        self, name: str, *, description: str | None = None, set_tags: Mapping[str, str] | None = None, remove_tags: Sequence[str] = ()
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        set_tags: Mapping[str, str] | None = None,
+        remove_tags: Sequence[str] = (),
+        serving: pb.ServingLimits | None = None,
     ) -> pb.Model:
-        """Change description and tags. Raises NotFoundError."""
-        request = pb.UpdateModelRequest(name=name, description=description, set_tags=set_tags, remove_tags=remove_tags)
+        """Change description and tags, and replace the limits that hold on every server. Raises NotFoundError."""
+        request = pb.UpdateModelRequest(name=name, description=description, set_tags=set_tags, remove_tags=remove_tags, serving=serving)
         return (await call(self.stub.UpdateModel, request, timeout_s=self.timeout_s, repeatable=True)).model
 
     async def delete_model(self, name: str) -> None:

@@ -66,3 +66,14 @@ async def test_versions_are_found_by_the_tags_that_were_set(registry: RegistryCl
     assert json.loads(await tessera("versions", "tag", "puzzle", 2, "--remove", "site", "--json"))["tags"] == {}
     found = json.loads(await tessera("versions", "list", "puzzle", "--filter", 'tags.site = "lab"', "--json"))
     assert [(version["version"], version["tags"]) for version in found] == [(1, {"site": "lab", "by": "hand"})]
+
+
+async def test_limits_are_changed_one_by_one_and_0_goes_back_to_the_default(registry: RegistryClient) -> None:
+    await registry.create_model("puzzle")
+    await tessera("models", "limits", "puzzle", "--max-batch", 8, "--max-concurrency", 50)
+    changed = json.loads(await tessera("models", "limits", "puzzle", "--max-batch", 0, "--instances", 2, "--json"))
+    assert changed == json.loads(await tessera("models", "limits", "puzzle", "--json"))
+    assert {name: value for name, value in changed.items() if int(value)} == {"instances": 2, "max_concurrency": 50}
+    assert "max concurrency" in await tessera("models", "limits", "puzzle")
+    serving = (await registry.get_model("puzzle")).serving
+    assert (serving.max_batch, serving.instances, serving.max_concurrency) == (0, 2, 50)

@@ -57,6 +57,11 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         more = str(position + 2) if position + 2 < len(names) else ""
         return registry_pb2.ListModelsResponse(models=page, next_page_token=more)
 
+    def UpdateModel(self, request: Any, context: Any) -> Any:
+        model = self._model(request.name, context)
+        model.serving.CopyFrom(request.serving)
+        return registry_pb2.UpdateModelResponse(model=model)
+
     def DeleteModel(self, request: Any, context: Any) -> Any:
         del self.models[self._model(request.name, context).name]
         return registry_pb2.DeleteModelResponse()

@@ -29,6 +29,7 @@ ARGUMENTS: dict[tuple[str, ...], list[tuple[str, ...]]] = {
     ("models", "list"): [()],
     ("models", "show"): [("puzzle",)],
     ("models", "create"): [("new",)],
+    ("models", "limits"): [("puzzle",), ("puzzle", "--max-batch", "8", "--queue-size", "0")],
     ("models", "delete"): [("lego",)],
     ("versions", "list"): [(), ("puzzle",)],
     ("versions", "show"): [("puzzle",), ("puzzle", "3")],

@@ -28,9 +28,12 @@ class ModelCalls(Calls):
         return await asyncio.to_thread(self._registry.models.page, page_of(request))
 
     async def UpdateModel(self, request: pb.UpdateModelRequest, context: Context) -> pb.UpdateModelResponse:
-        """Change description and tags."""
+        """Change description, tags and limits."""
         description = request.description if request.HasField("description") else None
-        model = await self._change(self._registry.models.update, request.name, description, request.set_tags, request.remove_tags)
+        serving = request.serving if request.HasField("serving") else None
+        model = await self._change(
+            self._registry.models.update, request.name, description, request.set_tags, request.remove_tags, serving=serving
+        )
         return pb.UpdateModelResponse(model=model)
 
     async def DeleteModel(self, request: pb.DeleteModelRequest, context: Context) -> pb.DeleteModelResponse:
