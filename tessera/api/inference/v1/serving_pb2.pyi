@@ -153,25 +153,185 @@ class ListServedResponse(_message.Message):
 
     VERSIONS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    ROLLOUTS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Registry revision that the server has caught up with."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServedVersion]:
         """Sorted by model and version."""
 
+    @_builtins.property
+    def rollouts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServedRollout]:
+        """Rollouts that go on, sorted by model and alias."""
+
     def __init__(
         self,
         *,
         versions: _abc.Iterable[Global___ServedVersion] | None = ...,
         revision: _builtins.int = ...,
+        rollouts: _abc.Iterable[Global___ServedRollout] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "rollouts", b"rollouts", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListServedResponse: _TypeAlias = ListServedResponse  # noqa: Y015
+
+@_typing.final
+class ServedRollout(_message.Message):
+    """ServedRollout is a rollout as one server sees it: what it has measured itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    STABLE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    HALTED_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model."""
+    alias: _builtins.str
+    """The alias whose traffic is split."""
+    revision: _builtins.int
+    """Registry revision of the rollout that the server follows."""
+    halted: _builtins.str
+    """Why this server sends nothing more to the candidate; empty if it does."""
+    @_builtins.property
+    def stable(self) -> Global___RolloutArm:
+        """The version that the alias points at."""
+
+    @_builtins.property
+    def candidate(self) -> Global___RolloutArm:
+        """The version on trial. It gets no requests while it is not READY."""
+
+    @_builtins.property
+    def shadow(self) -> Global___RolloutShadow:
+        """Copies of requests that were computed by the candidate too."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        stable: Global___RolloutArm | None = ...,
+        candidate: Global___RolloutArm | None = ...,
+        halted: _builtins.str = ...,
+        shadow: Global___RolloutShadow | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "shadow", b"shadow", "stable", b"stable"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "candidate", b"candidate", "halted", b"halted", "model", b"model", "revision", b"revision", "shadow", b"shadow", "stable", b"stable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServedRollout: _TypeAlias = ServedRollout  # noqa: Y015
+
+@_typing.final
+class RolloutArm(_message.Message):
+    """RolloutArm is what one version of a rollout has answered within the guard's window."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    P50_FIELD_NUMBER: _builtins.int
+    P95_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Its number."""
+    state: Global___ServedState.ValueType
+    """Its stage on this server."""
+    requests: _builtins.int
+    """Requests that were answered or failed; not those that were wrong or given up by their callers."""
+    failed: _builtins.int
+    """Those that failed through the model or the server, or missed their deadline."""
+    @_builtins.property
+    def p50(self) -> _duration_pb2.Duration:
+        """Median of the latency of the others."""
+
+    @_builtins.property
+    def p95(self) -> _duration_pb2.Duration:
+        """Their 95th percentile."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        state: Global___ServedState.ValueType = ...,
+        requests: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        p50: _duration_pb2.Duration | None = ...,
+        p95: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["p50", b"p50", "p95", b"p95"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "p50", b"p50", "p95", b"p95", "requests", b"requests", "state", b"state", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutArm: _TypeAlias = RolloutArm  # noqa: Y015
+
+@_typing.final
+class RolloutShadow(_message.Message):
+    """RolloutShadow is what the copies have shown since the rollout began, or the server started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class RequestsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    AGREEING_ROWS_FIELD_NUMBER: _builtins.int
+    MAX_ABSOLUTE_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    """Rows that were compared, in all outputs."""
+    agreeing_rows: _builtins.int
+    """Those whose greatest value stands in the same place."""
+    max_absolute_difference: _builtins.float
+    """Greatest absolute difference of two values."""
+    @_builtins.property
+    def requests(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Copies by what became of them: compared, incomparable (other outputs), failed, or dropped for want of room."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        rows: _builtins.int = ...,
+        agreeing_rows: _builtins.int = ...,
+        max_absolute_difference: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreeing_rows", b"agreeing_rows", "max_absolute_difference", b"max_absolute_difference", "requests", b"requests", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutShadow: _TypeAlias = RolloutShadow  # noqa: Y015
 
 @_typing.final
 class AnsweredBy(_message.Message):
