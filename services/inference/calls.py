@@ -94,7 +94,12 @@ class Prediction:
         return self._served.manifest
 
     def __enter__(self) -> Self:
-        self._served.__enter__()
+        """Begin. Raises ResourceExhaustedError if the model has as many calls in flight as it may have."""
+        try:
+            self._served.__enter__()
+        except TesseraError as error:
+            self._served.metrics.unanswered(error.code, time.monotonic() - self._started, exemplar_id(self._span))
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
