@@ -6,8 +6,11 @@ from services.inference.leases import Leases
 from services.inference.limits import Limits, ModelLimits
 from services.inference.loading import Loader
 from services.inference.memory import MemoryBudget
+from services.inference.open_inference.servicer import TASK as TENSORS
+from services.inference.open_inference.servicer import open_inference_service
 from services.inference.pool import Pool
-from services.inference.puzzle import TASK, PuzzleServicer
+from services.inference.puzzle import TASK as PUZZLE_CELLS
+from services.inference.puzzle import PuzzleServicer
 from services.inference.rollouts.rollouts import Rollouts
 from services.inference.routing import Router
 from services.inference.runtimes import Runtimes
@@ -35,7 +38,7 @@ def build_pool(settings: InferenceSettings, registry: RegistryClient) -> Pool:
     loader = Loader(
         registry,
         cache_dir,
-        [TASK],
+        [PUZZLE_CELLS, TENSORS],
         Runtimes(settings),
         memory,
         timeout_s=settings.load_timeout_s,
@@ -53,6 +56,7 @@ def build_services(pool: Pool, watchers: tuple[Watcher, ...] = ()) -> list[Servi
     return [
         Service(add_PuzzleServiceServicer_to_server, PuzzleServicer(router), puzzle["PuzzleService"], {"ClassifyCell": Role.READER}),
         Service(add_ServingServiceServicer_to_server, ServingServicer(pool), serving["ServingService"], {"ListServed": Role.READER}),
+        open_inference_service(router, pool),
     ]
 
 

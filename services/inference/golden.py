@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from model_store.manifest import Manifest
+from model_store.manifest import Manifest, TensorSpec
 from services.inference.batches import Run
 from services.inference.runtimes.runtime import Tensors
 from tessera.errors import FailedPreconditionError
+from tessera.strings import from_fixed
+from tessera.tensors import DTYPES, Array
+
+STRINGS = DTYPES["BYTES"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,8 @@ class Golden:
         """
         try:
             arrays = load_file(directory / manifest.golden.file)
-            inputs = {spec.name: arrays[f"inputs.{spec.name}"] for spec in manifest.inputs}
-            outputs = {spec.name: arrays[f"outputs.{spec.name}"] for spec in manifest.outputs}
+            inputs = {spec.name: _array(arrays[f"inputs.{spec.name}"], spec) for spec in manifest.inputs}
+            outputs = {spec.name: _array(arrays[f"outputs.{spec.name}"], spec) for spec in manifest.outputs}
         except SafetensorError as error:
             raise FailedPreconditionError(f"the golden example {manifest.golden.file} cannot be read: {error}") from error
         except KeyError as error:
@@ -86,9 +90,23 @@ class Golden:
     def _compare(self, name: str, answered: NDArray[np.generic], expected: NDArray[np.generic]) -> None:
         if answered.shape != expected.shape or answered.dtype != expected.dtype:
             problem = f"is {answered.dtype} of shape {list(answered.shape)} instead of {expected.dtype} of shape {list(expected.shape)}"
+        elif expected.dtype == STRINGS:
+            if np.array_equal(answered, expected):
+                return
+            problem = f"has {np.count_nonzero(answered != expected)} other strings"
         elif not np.allclose(answered, expected, rtol=self.rtol, atol=self.atol):
             worst = np.abs(answered.astype(np.float64) - expected.astype(np.float64)).max()
             problem = f"differs by up to {worst:g}; rtol {self.rtol:g} and atol {self.atol:g} are allowed"
         else:
             return
         raise FailedPreconditionError(f"the golden example does not come out as it was recorded: {name} {problem}")
+
+
+def _array(array: Array, spec: TensorSpec) -> Array:
+    """Return a tensor of the file. Strings, which safetensors has not, lie in it as UINT8 with one more axis: see `strings.to_fixed`."""
+    if DTYPES[spec.data_type] != STRINGS or array.dtype != np.uint8 or array.ndim == 0:
+        return array
+    try:
+        return from_fixed(array)
+    except UnicodeDecodeError as error:
+        raise FailedPreconditionError(f"the golden example of {spec.name} is not UTF-8") from error

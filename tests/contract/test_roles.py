@@ -51,4 +51,12 @@ def test_inference() -> None:
     assert roles == {
         "PuzzleService": {"READER": {"ClassifyCell"}, "PUBLISHER": set(), "OPERATOR": set()},
         "ServingService": {"READER": {"ListServed"}, "PUBLISHER": set(), "OPERATOR": set()},
+        "GRPCInferenceService": {
+            "READER": {
+                *("ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelInfer"),
+                *("ModelStatistics", "RepositoryIndex"),
+            },
+            "PUBLISHER": set(),
+            "OPERATOR": {"RepositoryModelLoad", "RepositoryModelUnload"},
+        },
     }

@@ -1,8 +1,12 @@
 """ONNX graphs in this process, on onnxruntime."""
 
+import ctypes
+import math
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import onnxruntime as ort
 import structlog
 
@@ -11,6 +15,7 @@ from services.inference.runtimes.runtime import RuntimeOptions, Tensors
 from services.inference.settings import InferenceSettings
 from tessera.errors import FailedPreconditionError
 from tessera.memory import return_freed_memory
+from tessera.tensors import DTYPES, Array
 
 log = structlog.get_logger()
 
@@ -20,13 +25,22 @@ PREFERRED_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 DATA_TYPES = {
     "tensor(bool)": "BOOL",
     "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
     "tensor(int32)": "INT32",
     "tensor(int64)": "INT64",
     "tensor(float16)": "FP16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
+    "tensor(bfloat16)": "BF16",
+    "tensor(string)": "BYTES",
 }
-
+BF16 = DTYPES["BF16"]
+ONNX_BFLOAT16 = 16
+"""Its number in ONNX's TensorProto."""
 
 LOAD_FACTOR = 5
 """Memory while a graph is loaded over its size: 1.2 measured for matrices, up to 4.7 for convolutions, whose weights are packed anew."""
@@ -58,9 +72,27 @@ class OnnxModel:
             node.name: DATA_TYPES.get(node.type, node.type) for node in outputs
         }
 
+    @cached_property
+    def _has_bf16(self) -> bool:
+        return any("BF16" in types.values() for types in self.declared())
+
     def run(self, inputs: Tensors) -> Tensors:
         """Compute one batch."""
+        if self._has_bf16:
+            return self._run_bf16(inputs)
         return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
+
+    def _run_bf16(self, inputs: Tensors) -> Tensors:
+        """Compute a batch of a graph with BF16, which onnxruntime takes and gives in values of its own instead of numpy arrays."""
+        plain = {name: np.ascontiguousarray(array).view(np.uint16) if array.dtype == BF16 else array for name, array in inputs.items()}
+        values = {
+            name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, ONNX_BFLOAT16)
+            if inputs[name].dtype == BF16
+            else ort.OrtValue.ortvalue_from_numpy(array)
+            for name, array in plain.items()
+        }
+        results = self._session.run_with_ort_values(self._outputs, values)  # `plain` holds the elements meanwhile
+        return {name: _array_of(value) for name, value in zip(self._outputs, results, strict=True)}
 
     def close(self) -> None:
         """Drop the session, and with it its weights and its arena."""
@@ -110,6 +142,14 @@ class OnnxRuntime:
 def create(settings: InferenceSettings) -> OnnxRuntime:
     """Return the runtime of a server."""
     return OnnxRuntime(settings.instances)
+
+
+def _array_of(value: ort.OrtValue) -> Array:
+    if value.element_type() != ONNX_BFLOAT16:
+        return np.asarray(value.numpy())
+    shape = value.shape()
+    elements = ctypes.string_at(value.data_ptr(), math.prod(shape) * BF16.itemsize)  # a copy: the value dies here
+    return np.frombuffer(elements, BF16).reshape(shape)
 
 
 def _session_options(options: RuntimeOptions) -> ort.SessionOptions:
