@@ -14,6 +14,7 @@ from model_store.manifest import Manifest
 from model_store.torchserve import pack_mar
 from services.inference.runtimes.runtime import RuntimeOptions, Tensors
 from services.inference.settings import InferenceSettings
+from services.inference.spans import remote_call
 from services.inference.torchserve.dialled import DialledTorchServe
 from services.inference.torchserve.keeper import Backend, Keeper, Registration
 from services.inference.torchserve.process import TorchServeProcess
@@ -43,7 +44,10 @@ class TorchServeModel:
 
     def run(self, inputs: Tensors) -> Tensors:
         """Compute one batch."""
-        return load_tensors(self._keeper.predict(self._registration, save_tensors(dict(inputs))))
+        tensors = save_tensors(dict(inputs))
+        with remote_call("torchserve predict", **{"rpc.system": "grpc", "rpc.method": "Predictions", "torchserve.bytes": len(tensors)}):
+            answer = self._keeper.predict(self._registration, tensors)
+        return load_tensors(answer)
 
     def close(self) -> None:
         """Unregister it."""
