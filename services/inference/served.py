@@ -61,12 +61,20 @@ class ServedModel:
     def __enter__(self) -> Self:
         """Begin to use it. Raises ResourceExhaustedError if its model has as many calls in flight as it may have."""
         self._gate.enter()
-        self.in_flight += 1
-        self._unused.clear()
+        self.hold()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._gate.leave()
+        self.let_go()
+
+    def hold(self) -> None:
+        """Keep it from being unloaded, without being counted as a call of the model."""
+        self.in_flight += 1
+        self._unused.clear()
+
+    def let_go(self) -> None:
+        """End what `hold` began."""
         self.in_flight -= 1
         if not self.in_flight:
             self._unused.set()

@@ -52,7 +52,7 @@ def _difference(name: str, stable: NDArray[Any], candidate: NDArray[Any]) -> Dif
     ours, theirs = (array.astype(np.float64).reshape(rows, -1) for array in (stable, candidate))
     same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
     with np.errstate(invalid="ignore"):
-        apart = np.where(same, 0.0, np.nan_to_num(np.abs(ours - theirs), nan=np.inf))
+        apart = np.where(same, 0.0, np.nan_to_num(np.abs(ours - theirs), nan=np.inf, posinf=np.inf))
     places = same.all(axis=1) if ours.shape[1] < 2 else ours.argmax(axis=1) == theirs.argmax(axis=1)
     max_abs = float(apart.max(initial=0.0))
     greatest = float(np.abs(ours[np.isfinite(ours)]).max(initial=0.0))

@@ -27,8 +27,7 @@ def judge(guard: RolloutGuard, stable: Summary, candidate: Summary) -> Breach | 
     """
     if candidate.calls < guard.min_requests:
         return None
-    increase = candidate.error_rate - stable.error_rate
-    if increase > guard.max_error_rate_increase:
+    if candidate.error_rate > stable.error_rate + guard.max_error_rate_increase:
         return Breach(
             "error_rate",
             f"error rate {candidate.error_rate:.2%} ({candidate.failed} of {candidate.calls}) against {stable.error_rate:.2%} "

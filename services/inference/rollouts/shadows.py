@@ -55,11 +55,11 @@ class Shadows:
             self._count("dropped")
             return
         self._running += 1
-        candidate.__enter__()  # now, not when the task begins: it must not be unloaded meanwhile
+        candidate.hold()  # now, not when the task begins: it must not be unloaded meanwhile
 
         def done(_task: asyncio.Task[None]) -> None:
             self._running -= 1
-            candidate.__exit__(None, None, None)
+            candidate.let_go()
 
         self._spawn(self._compare(candidate, call.inputs, call.answer.outputs)).add_done_callback(done)
 
