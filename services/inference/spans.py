@@ -73,14 +73,14 @@ def traced(batch: Sequence[Request], metrics: EngineMetrics, compute: Callable[[
 
 
 @contextmanager
-def remote_call(name: str, **attributes: AttributeValue) -> Iterator[Span]:
+def remote_call(name: str, attributes: Attributes = None) -> Iterator[Span]:
     """Put a span around a call to a runtime in another process; below the batch's span, if that is recorded.
 
     An exception that leaves the block is recorded and goes on.
 
     Args:
         name: Of the span, for example `torchserve predict`.
-        attributes: Its attributes, by their full names.
+        attributes: What else is known of it.
     """
     parent = trace.get_current_span()
     if not parent.is_recording():

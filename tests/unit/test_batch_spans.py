@@ -45,7 +45,7 @@ def named(exporter: InMemorySpanExporter, name: str) -> list[ReadableSpan]:
 
 
 def through_torchserve(inputs: Any) -> Any:
-    with remote_call("torchserve predict", **{"server.address": "127.0.0.1"}):
+    with remote_call("torchserve predict", {"server.address": "127.0.0.1"}):
         return inputs
 
 

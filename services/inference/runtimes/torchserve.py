@@ -45,7 +45,7 @@ class TorchServeModel:
     def run(self, inputs: Tensors) -> Tensors:
         """Compute one batch."""
         tensors = save_tensors(dict(inputs))
-        with remote_call("torchserve predict", **{"rpc.system": "grpc", "rpc.method": "Predictions", "torchserve.bytes": len(tensors)}):
+        with remote_call("torchserve predict", {"rpc.system": "grpc", "rpc.method": "Predictions", "torchserve.bytes": len(tensors)}):
             answer = self._keeper.predict(self._registration, tensors)
         return load_tensors(answer)
 
