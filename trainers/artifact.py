@@ -1,12 +1,13 @@
 """Turns a trained network into an artifact: the files of a version and its manifest, checked before they count.
 
-An artifact directory appears as a whole, by a rename, after the exported graph has been computed with onnxruntime and has agreed with
-the network on the golden example and on everything that the family gives to check.
+A version carries its graph twice, so that either runtime can serve it: as ONNX for onnxruntime, as an exported program for TorchServe. An
+artifact directory appears as a whole, by a rename, after both graphs have been computed and have agreed with the network on the golden
+example and on everything that the family gives to check.
 """
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from trainers.family import Arrays, Export
 from trainers.quiet import quiet_libraries
 
 GRAPH = "model.onnx"
+PROGRAM = "model.pt2"
 WEIGHTS = "weights.safetensors"
 GOLDEN = "golden.safetensors"
 CARD = "README.md"
@@ -60,7 +62,9 @@ def write_artifact(
     shutil.rmtree(building, ignore_errors=True)
     (building / "pictures").mkdir(parents=True)
     export_graph(network, export, building / GRAPH)
-    check_graph(building / GRAPH, network, export)
+    check(_computed_by_onnxruntime(building / GRAPH, export.signature), network, export)
+    export_program(network, export, building / PROGRAM)
+    check(_computed_by_torch(building / PROGRAM, export.signature), network, export)
     save_tensors({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, building / WEIGHTS)
     outputs = compute(network, export.golden, export.signature)
     golden = {f"inputs.{name}": array for name, array in export.golden.items()}
@@ -77,40 +81,44 @@ def write_artifact(
 
 def export_graph(network: Network, export: Export, path: Path) -> None:
     """Write the network as one ONNX file whose batch dimension is free."""
-    names = [spec.name for spec in export.signature.inputs]
-    # Exporters take a batch of one for a constant, so two rows of the golden example stand for any number.
-    example = tuple(torch.from_numpy(export.golden[name][:2]) for name in names)
-    batch = torch.export.Dim("batch")
+    example, shapes = _example(export)
     with quiet_libraries():
         program = torch.onnx.export(
             network,
             example,
-            input_names=names,
+            input_names=[spec.name for spec in export.signature.inputs],
             output_names=[spec.name for spec in export.signature.outputs],
-            dynamic_shapes=tuple({0: batch} for _ in names),
+            dynamic_shapes=shapes,
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
         )
+        assert program is not None, "with dynamo, a program comes back"
         program.save(path, external_data=False)
     onnx.checker.check_model(path, full_check=True)
 
 
-def check_graph(path: Path, network: Network, export: Export) -> None:
-    """Compute the golden example and all of `export.check` with onnxruntime; TesseraError unless the network gives the same."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = available_cpus()
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names = [spec.name for spec in export.signature.outputs]
+def export_program(network: Network, export: Export, path: Path) -> None:
+    """Write the network as a program of torch.export whose batch dimension is free, with its weights and without examples."""
+    example, shapes = _example(export)
+    network.to(memory_format=torch.contiguous_format)  # training may lay channels last; the values stay, and an archive holds plain tensors
+    with quiet_libraries():
+        program = torch.export.export(network, example, dynamic_shapes=shapes)
+        program.example_inputs = None
+        torch.export.save(program, path)
+
+
+def check(run: Callable[[Arrays], Arrays], network: Network, export: Export) -> None:
+    """Compute the golden example and all of `export.check` with an exported graph; TesseraError unless the network gives the same."""
     for inputs in [export.golden, *export.check()]:
         expected = compute(network, inputs, export.signature)
-        for name, found in zip(names, session.run(names, inputs), strict=True):
+        for name, found in run(inputs).items():
             if not np.allclose(found, expected[name], rtol=export.rtol, atol=export.atol):
                 worst = float(np.abs(found - expected[name]).max())
                 raise TesseraError(f"the exported graph and the network disagree on {name} by up to {worst:g}; nothing is published")
 
 
-def compute(network: Network, inputs: Arrays, signature: Signature) -> Arrays:
+def compute(network: torch.nn.Module, inputs: Arrays, signature: Signature) -> Arrays:
     """Return the network's own outputs by name, for input arrays by name."""
     with torch.inference_mode():
         found = network(*(torch.from_numpy(inputs[spec.name]) for spec in signature.inputs))
@@ -118,9 +126,31 @@ def compute(network: Network, inputs: Arrays, signature: Signature) -> Arrays:
     return {spec.name: tensor.numpy() for spec, tensor in zip(signature.outputs, tensors, strict=True)}
 
 
+def _example(export: Export) -> tuple[tuple[torch.Tensor, ...], tuple[dict[int, torch.export.Dim], ...]]:
+    """Return inputs to export with, and which of their extents are free."""
+    # Exporters take a batch of one for a constant, so two rows of the golden example stand for any number.
+    example = tuple(torch.from_numpy(export.golden[spec.name][:2]) for spec in export.signature.inputs)
+    batch = torch.export.Dim("batch")
+    return example, tuple({0: batch} for _ in example)
+
+
+def _computed_by_onnxruntime(path: Path, signature: Signature) -> Callable[[Arrays], Arrays]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = available_cpus()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [spec.name for spec in signature.outputs]
+    return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def _computed_by_torch(path: Path, signature: Signature) -> Callable[[Arrays], Arrays]:
+    with quiet_libraries():
+        program = torch.export.load(path).module()
+    return lambda inputs: compute(program, inputs, signature)
+
+
 def _manifest(directory: Path, network: Network, export: Export, facts: dict[str, Any], pictures: Sequence[Path]) -> Manifest:
     """Return the manifest of the files in a directory."""
-    roles = {GRAPH: "graph", WEIGHTS: "weights", GOLDEN: "golden", CARD: "card"}
+    roles = {GRAPH: "graph", PROGRAM: "graph", WEIGHTS: "weights", GOLDEN: "golden", CARD: "card"}
     roles |= {f"pictures/{picture.name}": "picture" for picture in pictures}
     return Manifest.model_validate(
         {

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from google.protobuf import json_format
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file as load_tensors
 
 from model_store.artifact_files import check_file_magic
 from model_store.manifest import Manifest
-from services.inference.runtimes.onnxruntime import load
+from services.inference.runtimes import carried_runtimes, graph_of
+from services.inference.runtimes.onnxruntime import OnnxRuntime
 from services.inference.runtimes.runtime import RuntimeOptions
 from tessera.api.trainer.v1 import trainer_pb2
 from tessera.errors import InvalidArgumentError
@@ -99,14 +101,16 @@ def test_what_is_trained_is_what_is_served(family: Family, architecture: Archite
     assert network.get_num_total_params() == manifest.parameters
     arrays = load_arrays(artifact / manifest.golden.file)
     inputs = {spec.name: arrays[f"inputs.{spec.name}"] for spec in manifest.inputs}
-    served = load(manifest, artifact, RuntimeOptions())
+    assert set(carried_runtimes(manifest)) == {"onnxruntime", "torchserve"}
+    served = OnnxRuntime(1).load(manifest, artifact / graph_of(manifest, "onnxruntime").path, RuntimeOptions())
+    program = torch.export.load(artifact / graph_of(manifest, "torchserve").path).module()  # as TorchServe's workers do
     for rows in (1, 2, len(next(iter(inputs.values())))):
         batch = {name: array[:rows] for name, array in inputs.items()}
-        found = served.run(batch)
         expected = compute(network, batch, manifest)
-        for name, array in expected.items():
-            assert np.allclose(found[name], array, rtol=0, atol=1e-4)
-            assert np.allclose(found[name], arrays[f"outputs.{name}"][:rows], rtol=0, atol=1e-4)
+        for found in (served.run(batch), compute(program, batch, manifest)):
+            for name, array in expected.items():
+                assert np.allclose(found[name], array, rtol=0, atol=1e-4)
+                assert np.allclose(found[name], arrays[f"outputs.{name}"][:rows], rtol=0, atol=1e-4)
     served.close()
 
 
