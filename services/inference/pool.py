@@ -9,6 +9,7 @@ import structlog
 
 from services.inference.catalogue import AliasKey, Catalogue
 from services.inference.leases import Leases, VersionKey
+from services.inference.limits import ModelLimits
 from services.inference.memory import MemoryBudget
 from services.inference.metrics import MODEL_INFO, count_load, keep_models
 from services.inference.rollouts.rollouts import Rollouts
@@ -157,11 +158,6 @@ class Pool:
         chosen = sorted((slot for slot in slots if model in ("", slot.model)), key=lambda slot: (slot.model, slot.version))
         return [(slot, sorted(alias for (_, alias), active in self._active.items() if active is slot)) for slot in chosen]
 
-    @property
-    def models(self) -> set[str]:
-        """Names of all models in the registry."""
-        return self._catalogue.models
-
     def ready(self, model: str, version: int) -> ServedModel | None:
         """Return a version if it is loaded and proven; enter it before anything is awaited."""
         slot = self._slots.get((model, version))
@@ -171,6 +167,16 @@ class Pool:
     def rollouts(self) -> Rollouts:
         """Those that go on, as the registry has them."""
         return self._catalogue.rollouts
+
+    @property
+    def limits(self) -> ModelLimits:
+        """How much of this server each model may take, as the registry has it."""
+        return self._catalogue.limits
+
+    @property
+    def models(self) -> set[str]:
+        """Names of all models in the registry."""
+        return self._catalogue.models
 
     @property
     def revision(self) -> int:
