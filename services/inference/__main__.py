@@ -11,6 +11,7 @@ from services.inference.open_inference.servicer import open_inference_service
 from services.inference.pool import Pool
 from services.inference.puzzle import TASK as PUZZLE_CELLS
 from services.inference.puzzle import PuzzleServicer
+from services.inference.queued.wiring import build_queued
 from services.inference.rollouts.rollouts import Rollouts
 from services.inference.routing import Router
 from services.inference.runtimes import Runtimes
@@ -66,7 +67,10 @@ async def run(settings: InferenceSettings) -> None:
         registry = RegistryClient(channel, settings.registry.timeout_s)
         pool = build_pool(settings, registry)
         samplers = (Sampler(registry, settings.sampling),) if settings.sampling.ratio else ()
-        await serve(settings, services=build_services(pool, samplers), components=[*samplers, pool])
+        queued = build_queued(settings, registry, Router(pool, samplers), pool.limits)
+        await serve(
+            settings, services=[*build_services(pool, samplers), queued.service()], components=[*samplers, pool, *queued.components]
+        )
 
 
 def main() -> None:

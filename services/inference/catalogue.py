@@ -31,7 +31,7 @@ class Catalogue:
 
     def __init__(self, registry: RegistryClient, limits: ModelLimits, rollouts: Rollouts) -> None:
         self._registry = registry
-        self._limits = limits
+        self.limits = limits
         self.rollouts = rollouts
         self.aliases: dict[AliasKey, int] = {}
         self.models: set[str] = set()
@@ -83,9 +83,9 @@ class Catalogue:
         self._changed |= self.rollouts.replace(rollout for model in models for rollout in model.rollouts)
         self._consistent = False
         for gone in self.models - {model.name for model in models}:
-            self._limits.forget(gone)
+            self.limits.forget(gone)
         for model in models:
-            self._limits.learn(model.name, model.serving)
+            self.limits.learn(model.name, model.serving)
         self.aliases, self.models, self.revision = aliases, {model.name for model in models}, listed[0].revision
 
     def _apply(self, message: pb.WatchResponse) -> None:
@@ -97,10 +97,10 @@ class Catalogue:
                 self._consistent = self.caught_up = True
             case "model_changed":
                 self.models.add(message.model_changed.name)
-                self._limits.learn(message.model_changed.name, message.model_changed.serving)
+                self.limits.learn(message.model_changed.name, message.model_changed.serving)
             case "model_deleted":
                 self.models.discard(message.model_deleted)
-                self._limits.forget(message.model_deleted)
+                self.limits.forget(message.model_deleted)
             case "alias_changed":
                 change = message.alias_changed
                 key = (change.model, change.alias)

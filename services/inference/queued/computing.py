@@ -1,7 +1,7 @@
 """Computes the inputs of one request part by part, as calls are computed that are waited for: through the router, in batches."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from model_store.manifest import Manifest
+from services.inference.limits import ModelLimits
 from services.inference.options import CallOptions
 from services.inference.routing import Router
 from services.inference.runtimes.runtime import Tensors
@@ -45,12 +46,12 @@ class Computer:
 
     Args:
         router: Where models are.
-        max_batch: Returns the most rows in a batch of a model, as it is now.
+        limits: How many rows go into a batch of each model.
     """
 
-    def __init__(self, router: Router, max_batch: Callable[[str], int]) -> None:
+    def __init__(self, router: Router, limits: ModelLimits) -> None:
         self._router = router
-        self._max_batch = max_batch
+        self._limits = limits
 
     async def compute(self, selector: ModelSelector, options: CallOptions, inputs: Path, outputs: Path, progress: Progress) -> AnsweredBy:
         """Compute all rows of a file and write the outputs to another; one version computes them all.
@@ -114,7 +115,7 @@ class Computer:
         with await self._router.begin(selector, options) as prediction:
             if not part.last:
                 check_inputs(prediction.manifest, part.file)
-                part.resize(_largest_part(prediction.manifest, self._max_batch(selector.model), part.file.row_bytes))
+                part.resize(_largest_part(prediction.manifest, self._limits.of(selector.model).max_batch, part.file.row_bytes))
             tensors = await asyncio.to_thread(part.read)
             outputs = await prediction.compute(tensors)
             answered_by = AnsweredBy()

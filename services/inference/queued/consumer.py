@@ -206,7 +206,7 @@ class Consumer:
         with self._store.folder() as folder:
             inputs, outputs = folder / "inputs.safetensors", folder / "outputs.safetensors"
             await self._store.download(BlobRef(claim.spec.blob.sha256, claim.spec.blob.size_bytes), inputs)
-            answered_by = await self._computer.compute(claim.spec.model, options, inputs, outputs, progress)
+            answered_by = await _in_time(self._computer.compute(claim.spec.model, options, inputs, outputs, progress), remaining_s)
             # One that was given up meanwhile leaves nothing behind, not even a blob.
             await asyncio.to_thread(self._report, claim, progress)
             return Result(await self._store.upload(outputs), answered_by.version, answered_by.runtime)
@@ -240,3 +240,12 @@ class Consumer:
             else:
                 log.info("attempt ended", inference=claim.inference_id, attempt=claim.number, outcome=outcome.name, error=error)
                 return
+
+
+async def _in_time(work: Coroutine[Any, Any, T], seconds: float) -> T:
+    """Return what some work returns; DeadlineExceededError after so many seconds, for a model may take long to load."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError:
+        raise DeadlineExceededError("the time of the request is over") from None

@@ -1,8 +1,8 @@
 """Puts queued inference together: its service, and its components."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from services.inference.limits import ModelLimits
 from services.inference.queued.attempts import Attempts
 from services.inference.queued.computing import Computer
 from services.inference.queued.connections import Connections
@@ -44,14 +44,14 @@ class QueuedInference:
         return Service(add_QueuedInferenceServiceServicer_to_server, QueuedInferenceServicer(self.desk), descriptor, ROLES)
 
 
-def build_queued(settings: InferenceSettings, registry: RegistryClient, router: Router, max_batch: Callable[[str], int]) -> QueuedInference:
+def build_queued(settings: InferenceSettings, registry: RegistryClient, router: Router, limits: ModelLimits) -> QueuedInference:
     """Return queued inference as the settings say.
 
     Args:
         settings: Of the server.
         registry: Where models, inputs and results are.
         router: Where models are computed.
-        max_batch: Returns the most rows in a batch of a model, as it is now.
+        limits: How many rows go into a batch of each model.
 
     Raises:
         InvalidArgumentError: A URL is malformed.
@@ -86,7 +86,7 @@ def build_queued(settings: InferenceSettings, registry: RegistryClient, router: 
         queues=queues,
         concurrency=settings.queue_concurrency,
         attempts=attempts,
-        computer=Computer(router, max_batch),
+        computer=Computer(router, limits),
         store=store,
         changes=changes,
         dispatcher=dispatcher,
