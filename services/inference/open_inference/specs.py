@@ -56,7 +56,7 @@ class InputSpec:
                 raise InvalidArgumentError.unknown("datatype", tensor.datatype, DTYPES, field=field)
             raise InvalidArgumentError(f"{self.name} is {tensor.datatype}; {self._datatype} is needed", field=field)
         shape = tuple(tensor.shape)
-        if len(shape) != len(self._shape) or not all(_fits(pair) for pair in zip(shape, self._shape, strict=True)):
+        if not _fits(shape, self._shape):
             raise InvalidArgumentError(f"{self.name} has shape {_listed(shape)}; {self.wanted} is needed", field=f"inputs[{index}].shape")
         return shape
 
@@ -66,9 +66,13 @@ class InputSpec:
         return f"{self._datatype} {list(self._shape)} (-1: any, at least 1)"
 
 
-def _fits(pair: tuple[int, int]) -> bool:
-    extent, declared = pair
-    return extent == declared or (declared == -1 and extent > 0)
+def _fits(shape: tuple[int, ...], declared: tuple[int, ...]) -> bool:
+    if len(shape) != len(declared):
+        return False
+    for extent, wanted in zip(shape, declared, strict=True):  # noqa: SIM110 - half the time of all() with a generator
+        if extent < 1 or wanted not in (-1, extent):
+            return False
+    return True
 
 
 def _listed(shape: Sequence[int]) -> str:
