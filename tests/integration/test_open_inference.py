@@ -13,11 +13,9 @@ from tessera.errors import DeadlineExceededError, FailedPreconditionError, Inval
 from tessera.rpc.status import rpc_errors
 from tessera.tensors import DTYPES, Array, from_bytes, to_bytes, type_name
 from tests.fixtures.inference import InferenceServer, TinyModel, poll, publish_version, serve_inference
-from tests.fixtures.oip import arithmetic, echo, publish_network, sample
+from tests.fixtures.oip import PLAIN, arithmetic, echo, publish_network, sample
 from tests.fixtures.registry import RegistryServer
 
-PLAIN = tuple(kind for kind in DTYPES if kind != "BF16")
-"""onnxruntime computes graphs with BF16 in another way, so they get a model of their own."""
 A, B = np.array([[1, 2, 3]], np.float32), np.array([[10, 20, 30]], np.float32)
 
 
