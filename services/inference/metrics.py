@@ -42,7 +42,11 @@ MEMORY_RESERVED = Gauge("inference_memory_reserved_bytes", "Memory that the load
 MEMORY_LIMIT = Gauge("inference_memory_limit_bytes", "Most memory that all loaded versions may take up together")
 REGISTRY_REVISION = Gauge("inference_registry_revision", "Registry revision that this server has caught up with")
 
-_OF_A_MODEL = (DECODE, QUEUE, COMPUTE, ENCODE, TOTAL, BATCH_SIZE, DEADLINE_EXPIRED, SHED, FAILED, LOADS, LOAD_SECONDS)
+PER_MODEL: list[Histogram | Counter] = [
+    *(DECODE, QUEUE, COMPUTE, ENCODE, TOTAL, BATCH_SIZE, LOAD_SECONDS),
+    *(DEADLINE_EXPIRED, SHED, FAILED, LOADS),
+]
+"""What is forgotten with its model. A module with such metrics of its own adds them."""
 _models: set[str] = set()
 
 
@@ -50,7 +54,7 @@ def keep_models(models: Collection[str]) -> None:
     """Forget the numbers of all other models, so that names that callers make up and models that were deleted do not pile up."""
     for model in _models.difference(models):
         _models.remove(model)
-        for metric in _OF_A_MODEL:
+        for metric in PER_MODEL:
             metric.remove_by_labels({"model": model})
 
 

@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge
 
-from services.inference.metrics import SECONDS
+from services.inference.metrics import PER_MODEL, SECONDS
 from tessera.histogram import Histogram
 
 DIFFERENCES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
@@ -30,3 +30,5 @@ SHADOW_RELATIVE = Histogram(
     ["model", "output"],
     DIFFERENCES,
 )
+
+PER_MODEL.extend((REQUESTS, LATENCY, ROLLBACKS, SHADOWS, SHADOW_ROWS, SHADOW_AGREEING, SHADOW_ABSOLUTE, SHADOW_RELATIVE))
