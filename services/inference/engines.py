@@ -8,8 +8,9 @@ import structlog
 
 from services.inference.batches import Answer
 from services.inference.batching import Batcher
-from services.inference.options import RUNTIME_KEY, CallOptions
+from services.inference.options import CallOptions
 from services.inference.runtimes.runtime import LoadedModel, Tensors
+from tessera.client.wishes import RUNTIME_KEY
 from tessera.errors import FailedPreconditionError, TesseraError, UnavailableError
 
 log = structlog.get_logger()

@@ -8,12 +8,10 @@ from typing import Any
 
 import grpc
 
+from tessera.client.wishes import PRIORITY_KEY, RUNTIME_KEY, STICKY_KEY
 from tessera.errors import InvalidArgumentError
 from tessera.names import shown
 
-PRIORITY_KEY = "tessera-priority"
-STICKY_KEY = "tessera-sticky-key"
-RUNTIME_KEY = "tessera-runtime"
 MAX_STICKY_KEY = 256
 
 

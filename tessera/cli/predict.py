@@ -23,6 +23,9 @@ def predict(
     *,
     version: Annotated[int | None, typer.Option("--version", min=1, help="An exact version.", show_default="the alias")] = None,
     alias: Annotated[str, typer.Option("--alias", help="Which version, by alias.")] = DEFAULT_ALIAS,
+    runtime: Annotated[
+        str, typer.Option("--runtime", help="What computes: onnxruntime or torchserve.", show_default="as the version prefers")
+    ] = "",
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many cells to answer.")] = 3,
     json: Json = False,
 ) -> None:
@@ -37,7 +40,7 @@ def predict(
     async def ask(client: "Client", piece: Path, image: bytes) -> "pb.ClassifyCellResponse":
         chosen = None if version is not None else alias
         try:
-            return await client.inference.classify_cell(image, model, version=version, alias=chosen, top_k=top_k)
+            return await client.inference.classify_cell(image, model, version=version, alias=chosen, top_k=top_k, runtime=runtime)
         except InvalidArgumentError as error:
             if error.field != "image":
                 raise
@@ -56,4 +59,5 @@ def predict(
         for rank, candidate in enumerate(answer.candidates, start=1)
     ]
     output.print_table(("PIECE", "RANK", "COLUMN", "ROW", "PROBABILITY", "CENTRE X, Y"), rows)
-    output.note(f"answered by {answers[0].answered_by.model} version {answers[0].answered_by.version}")
+    answered_by = answers[0].answered_by
+    output.note(f"answered by {answered_by.model} version {answered_by.version} on {answered_by.runtime}")

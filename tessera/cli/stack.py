@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tessera.stack.ports import Ports
     from tessera.stack.state import StackState
 
-SERVICE_NAMES = ("redis", "registry", "trainer", "worker", "inference", "supervisor")
+SERVICE_NAMES = ("redis", "registry", "trainer", "worker", "inference", "torchserve", "supervisor")
 
 
 def up(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from tessera.api.common.v1.common_pb2 import ModelSelector
+from tessera.client.wishes import Metadata
 from tessera.errors import TesseraError, UnavailableError
 from tessera.rpc.status import rpc_errors
 
@@ -23,7 +24,7 @@ MOST_TRIES = 4
 class UnaryMethod(Protocol[Q_contra, A_co]):
     """A unary method of a generated stub."""
 
-    def __call__(self, request: Q_contra, /, *, timeout: float | None = None) -> Awaitable[A_co]:
+    def __call__(self, request: Q_contra, /, *, timeout: float | None = None, metadata: Metadata | None = None) -> Awaitable[A_co]:
         """Send the request and return what to await."""
 
 
@@ -43,7 +44,7 @@ def pause_s(failures: int) -> float:
     return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 16)) * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
 
 
-async def call(method: UnaryMethod[Q, A], request: Q, *, timeout_s: float, repeatable: bool = False) -> A:
+async def call(method: UnaryMethod[Q, A], request: Q, *, timeout_s: float, repeatable: bool = False, metadata: Metadata | None = None) -> A:
     """Send one request and return the answer.
 
     Args:
@@ -52,6 +53,7 @@ async def call(method: UnaryMethod[Q, A], request: Q, *, timeout_s: float, repea
         timeout_s: Seconds for the whole call, all tries together.
         repeatable: For a write that may reach the server twice: send it again while the server is unavailable, a few times. Reads need
             not say so, the channel does that for every `Get...` and `List...`.
+        metadata: Sent with it; see `tessera.client.wishes`.
 
     Raises:
         TesseraError: The subclass that matches the status.
@@ -61,7 +63,7 @@ async def call(method: UnaryMethod[Q, A], request: Q, *, timeout_s: float, repea
     while True:
         try:
             with rpc_errors():
-                return await method(request, timeout=max(0.001, deadline - time.monotonic()))
+                return await method(request, timeout=max(0.001, deadline - time.monotonic()), metadata=metadata)
         except UnavailableError as error:
             failures += 1
             pause = max(pause_s(failures), error.retry_after_s or 0.0)

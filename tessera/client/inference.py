@@ -9,6 +9,7 @@ from tessera.api.inference.v1 import puzzle_pb2, serving_pb2
 from tessera.api.inference.v1.puzzle_pb2_grpc import PuzzleServiceStub
 from tessera.api.inference.v1.serving_pb2_grpc import ServingServiceStub
 from tessera.client.calls import call, selector
+from tessera.client.wishes import Priority, metadata
 
 if TYPE_CHECKING:
     from tessera.api.inference.v1.puzzle_pb2_grpc import PuzzleServiceAsyncStub
@@ -44,6 +45,9 @@ class InferenceClient:
         alias: str | None = None,
         top_k: int = 5,
         include_probabilities: bool = False,
+        runtime: str = "",
+        priority: Priority = "",
+        sticky_key: str = "",
     ) -> puzzle_pb2.ClassifyCellResponse:
         """Return the cells where a piece most likely belongs, best first.
 
@@ -54,8 +58,12 @@ class InferenceClient:
             alias: an alias. The alias `champion` if neither is given.
             top_k: How many cells, 1 to their number.
             include_probabilities: Answer the probability of every cell too.
+            runtime: What shall compute, for example `torchserve`; what the version prefers if empty.
+            priority: `high`, `normal` or `low`: who is computed first when requests wait.
+            sticky_key: Calls with an equal key are answered by the same version during a rollout; at most 256 characters.
 
         Raises:
+            FailedPreconditionError: The version has no graph for `runtime`.
             InvalidArgumentError: Not an image, too large, a tensor of another shape or type, NaN.
             NotFoundError: No such model, version or alias.
             ResourceExhaustedError: The queue is full.
@@ -68,7 +76,8 @@ class InferenceClient:
             request.image = piece
         else:
             request.tensor.CopyFrom(piece)
-        return await call(self.puzzle_stub.ClassifyCell, request, timeout_s=self.timeout_s, repeatable=True)
+        wishes = metadata(runtime, priority, sticky_key)
+        return await call(self.puzzle_stub.ClassifyCell, request, timeout_s=self.timeout_s, repeatable=True, metadata=wishes)
 
     async def list_served(self, model: str = "") -> serving_pb2.ListServedResponse:
         """Return every version that the server holds or is loading, with its state; only of one model if named."""

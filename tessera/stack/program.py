@@ -73,7 +73,12 @@ def embedded_programs(home: Home, ports: Ports) -> list[Program]:
             ),
             needs=("redis", "registry", "trainer"),
         ),
-        _server("inference", ports, env={"REGISTRY_ADDRESS": registry, "CACHE_DIR": str(home.cache)}, needs=("registry",)),
+        _server(
+            "inference",
+            ports,
+            env={"REGISTRY_ADDRESS": registry, "CACHE_DIR": str(home.cache), "TORCHSERVE__LOG_FILE": str(home.log_file("torchserve"))},
+            needs=("registry",),
+        ),
     ]
 
 

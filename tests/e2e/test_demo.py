@@ -47,6 +47,12 @@ def test_the_demo_trains_once_and_serves_what_it_measured(tmp_path: Path) -> Non
     assert first["top5"] == first["top5_measured_in_training"]
     assert first["requests_per_s"] > 0
     assert 0 < first["p50_ms"] <= first["p99_ms"]
+    assert [(name, row["requests"], row["errors"]) for name, row in first["runtimes"].items()] == [
+        ("onnxruntime", 24, 0),
+        ("torchserve", 24, 0),
+    ]
+    assert first["equal_answers"] == 24
+    assert first["largest_probability_difference"] < 0.001
     assert set(first["phases_ms"]) == {"decode", "queue", "compute", "encode"}
     assert {Path(picture).name.rpartition("_")[2] for picture in first["pictures"]} == {"accuracy.png", "heatmap.png", "grid.png"}
     for picture in first["pictures"]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from services.inference.options import RUNTIME_KEY, call_options
+from services.inference.options import call_options
 from services.inference.queued.dispatcher import Dispatcher
 from services.inference.queued.inferences import Inferences, Wishes
 from services.inference.queued.intake import Intake
@@ -15,6 +15,7 @@ from tessera.api.inference.v1 import queued_pb2 as pb
 from tessera.api.inference.v1.queued_pb2_grpc import QueuedInferenceServiceServicer
 from tessera.blob_files import BlobRef
 from tessera.changes import Changes
+from tessera.client.wishes import RUNTIME_KEY
 from tessera.errors import FailedPreconditionError, NotFoundError
 from tessera.names import check_name
 from tessera.rpc.auth import Role

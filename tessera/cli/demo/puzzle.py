@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +20,7 @@ from tessera.cli.train import attach, check_readable
 from tessera.cli.versions import download_files
 from tessera.cli.watching import follow
 from tessera.client.trainer import FINISHED
-from tessera.errors import DataLossError, DeadlineExceededError, FailedPreconditionError, NotFoundError
+from tessera.errors import DataLossError, DeadlineExceededError, FailedPreconditionError, NotFoundError, UnavailableError
 from tessera.names import DEFAULT_ALIAS
 from tessera.tasks import puzzle_cells
 from tessera.tasks.images import encode_png, load_image
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FAMILY = puzzle_cells.NAME
 ALIAS = DEFAULT_ALIAS
+RUNTIMES = {".onnx": "onnxruntime", ".pt2": "torchserve"}
+"""What computes a graph, by its extension."""
 ANNOUNCE_TIMEOUT_S = 120.0
 SERVE_TIMEOUT_S = 120.0
 POLL_S = 0.1
@@ -95,9 +98,10 @@ async def run_demo(client: "Client", settings: Settings, home: "Home") -> Report
     output.note(f"verified: {output.size_text(verified.bytes_read)} read again, every digest right")
     await _deploy(client, version)
     pieces = settings.pieces()
-    output.note(f"asking for {len(pieces)} pieces")
-    answers = await measure(client, settings.model, pieces)
     manifest: dict[str, Any] = json.loads(version.manifest_json)
+    runtimes = await _loaded(client, settings.model, manifest, pieces[0])
+    output.note(f"asking for {len(pieces)} pieces, and again by {' and by '.join(runtimes)}")
+    answers = await measure(client, settings.model, pieces, runtimes)
     report = Report(
         family=version.family,
         architecture=version.architecture,
@@ -155,6 +159,25 @@ async def _deploy(client: "Client", version: registry_pb2.Version) -> None:
     output.note(
         f"serving: version {version.version} on {served.runtime}, {served.load_time.ToNanoseconds() / 1e9:.2f} s after the alias moved"
     )
+
+
+async def _loaded(client: "Client", model: str, manifest: dict[str, Any], piece: bytes) -> list[str]:
+    """Have the version loaded by every runtime that it carries a graph for, and return their names, the preferred one first."""
+    carried = {RUNTIMES[suffix] for file in manifest["files"] if (suffix := Path(file["path"]).suffix) in RUNTIMES}
+    names = sorted(carried, key=lambda name: (name != manifest["runtime"], name))
+
+    async def answers(runtime: str) -> bool | None:
+        try:
+            await client.inference.classify_cell(piece, model, runtime=runtime, top_k=1)
+        except (DeadlineExceededError, UnavailableError):  # it is being started, and loads the version
+            return None
+        return True
+
+    for name in names:
+        begun = time.monotonic()
+        await _eventually(partial(answers, name), SERVE_TIMEOUT_S, f"the version does not answer by {name}")
+        output.note(f"loaded: by {name} after {time.monotonic() - begun:.1f} s")
+    return names
 
 
 async def _served(client: "Client", version: registry_pb2.Version) -> serving_pb2.ServedVersion | None:

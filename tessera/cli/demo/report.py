@@ -38,7 +38,7 @@ class Report:
     pictures: list[Path]
 
     def check_agreement(self) -> None:
-        """Make sure that the served answers are as good as training measured, up to one piece that may be a tie.
+        """Make sure that the served answers are as good as training measured, up to one piece that may be a tie, and that runtimes agree.
 
         Raises:
             DataLossError: They are not.
@@ -51,6 +51,13 @@ class Report:
                     f"the server's top-{k} is {served:.4f}, training measured {measured:.4f}: the two do not prepare pictures alike, "
                     f"or requests failed ({len(self.answers.loaded.errors)}; {', '.join(sorted(set(self.answers.loaded.errors))[:3])})"
                 )
+
+        agreement = self.answers.agreement()
+        if len(self.answers.runtimes) > 1 and agreement.equal < len(self.answers.loaded.answers):
+            raise DataLossError(
+                f"the runtimes {', '.join(self.answers.runtimes)} give equal answers for {agreement.equal} of "
+                f"{len(self.answers.loaded.answers)} pieces; the probabilities differ by up to {agreement.largest_difference:g}"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures as plain data; `p50_ms` and `p99_ms` are of requests one at a time, `requests_per_s` of many at once."""
@@ -79,6 +86,18 @@ class Report:
                 phase: {"p50": round(alone.percentile_ms(50, phase), 3), "p99": round(alone.percentile_ms(99, phase), 3)}
                 for phase in PHASES
             },
+            "runtimes": {
+                name: {
+                    "requests": len(round_.answers) + len(round_.errors),
+                    "errors": len(round_.errors),
+                    "requests_per_s": round(round_.requests_per_s, 1),
+                    "p50_ms": round(round_.percentile_ms(50), 3),
+                    "p99_ms": round(round_.percentile_ms(99), 3),
+                }
+                for name, round_ in self.answers.runtimes.items()
+            },
+            "equal_answers": self.answers.agreement().equal,
+            "largest_probability_difference": self.answers.agreement().largest_difference,
             "pictures": [str(picture) for picture in self.pictures],
         }
 
@@ -103,6 +122,22 @@ def print_report(report: Report) -> None:
         [
             (phase or "total", *(f"{round_.percentile_ms(percent, phase):.2f}" for round_ in (alone, loaded) for percent in (50, 99)))
             for phase in (None, *PHASES)
+        ],
+    )
+    output.stdout().print()
+    agreement = report.answers.agreement()
+    output.print_table(
+        ("RUNTIME", "PIECES", "ERRORS", "REQUESTS/S", "p50, ms", "p99, ms", "EQUAL ANSWERS"),
+        [
+            (
+                name,
+                len(round_.answers) + len(round_.errors),
+                len(round_.errors),
+                f"{round_.requests_per_s:.0f}",
+                *(f"{round_.percentile_ms(percent):.2f}" for percent in (50, 99)),
+                f"{agreement.equal}, within {agreement.largest_difference:.1g}",
+            )
+            for name, round_ in report.answers.runtimes.items()
         ],
     )
     output.stdout().print()
