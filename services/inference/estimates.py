@@ -4,6 +4,7 @@ Batches whose rows lie between the same powers of 2 are of one size. Of each siz
 after that only the best of them does, so that a version that was slow once is not thought slow for ever.
 """
 
+from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ KEPT = 64
 """Times of a size that are kept."""
 CAUTION = 0.95
 """Quantile of the times of a size that is reckoned with: with a mean every second request would come too late."""
+MARGIN = 1.1
+"""What is reckoned is raised by a tenth: a batch may grow until it begins, and an answer has to travel."""
 FORGET_S, FORGET_TIMES = 5.0, 4.0
 """A time counts for so many seconds, or so many times itself if that is longer."""
 SURE = 3
@@ -24,20 +27,22 @@ NEWEST = 0.2
 class Size:
     """The times of the batches of one size, in seconds."""
 
-    __slots__ = ("_times", "_until", "cautious", "fastest")
+    __slots__ = ("_sorted", "_times", "_until", "cautious", "fastest")
 
     def __init__(self) -> None:
-        self._times: deque[tuple[float, float]] = deque(maxlen=KEPT)
+        self._times: deque[tuple[float, float]] = deque()
+        self._sorted: list[float] = []
         self._until = self.cautious = self.fastest = 0.0
 
     def add(self, seconds: float, now: float) -> None:
         """Keep the time of a batch that has ended now."""
-        while self._times and self._times[0][0] <= now:
-            self._times.popleft()
-        self._times.append((now + max(FORGET_S, FORGET_TIMES * seconds), seconds))
-        times = sorted([seconds for _, seconds in self._times])
+        times = self._sorted
+        while self._times and (self._times[0][0] <= now or len(times) == KEPT):
+            del times[bisect_left(times, self._times.popleft()[1])]
+        self._until = now + max(FORGET_S, FORGET_TIMES * seconds)
+        self._times.append((self._until, seconds))
+        insort(times, seconds)
         self.cautious, self.fastest = times[int(CAUTION * len(times))], times[0]
-        self._until = self._times[-1][0]
 
     def expected(self, now: float) -> float:
         """Return the time that a batch should hardly exceed."""
@@ -65,12 +70,10 @@ class Estimates:
         self._running: set[Running] = set()
         self._packed: float | None = None
         self._ended = 0
+        self._fastest = 0.0
         self._sure_until = 0.0
-
-    @property
-    def running(self) -> int:
+        self.running = 0
         """Batches that are being computed."""
-        return len(self._running)
 
     def begin(self, rows: int, now: float, *, others_wait: bool) -> Running:
         """Note that a batch begins.
@@ -84,13 +87,19 @@ class Estimates:
             self._packed = rows if self._packed is None else self._packed + NEWEST * (rows - self._packed)
         running = Running(rows, now, now + self.seconds(rows, now))
         self._running.add(running)
+        self.running += 1
         return running
 
     def end(self, running: Running, now: float) -> None:
         """Note that a batch has ended, and learn from it."""
         self._running.remove(running)
+        self.running -= 1
         seconds = now - running.started
-        self._sizes.setdefault(_size(running.rows), Size()).add(seconds, now)
+        size = _size(running.rows)
+        if size not in self._sizes:
+            self._sizes[size] = Size()
+        self._sizes[size].add(seconds, now)
+        self._fastest = min([size.fastest for size in self._sizes.values()])
         self._ended += 1
         self._sure_until = now + max(PROBE_S, seconds)
 
@@ -114,9 +123,7 @@ class Estimates:
 
     def least_of_all(self, now: float) -> float:
         """Return the time within which no batch at all is answered; 0 if that is not sure."""
-        if self._ended < SURE or now >= self._sure_until:
-            return 0.0
-        return min(size.fastest for size in self._sizes.values())
+        return self._fastest if self._ended >= SURE and now < self._sure_until else 0.0
 
     def until_answer(self, rows: int, ahead: int, *, instances: int, max_rows: int, now: float) -> float:
         """Return the seconds after which a request that came now should be answered at the latest.
@@ -128,7 +135,7 @@ class Estimates:
             max_rows: Most rows in a batch.
             now: The moment.
         """
-        if len(self._running) < instances:
+        if self.running < instances:
             return self.least(rows, now)
         packed = max(1, min(round(self._packed or max_rows), max_rows))
         before = (ahead + rows - 1) // packed
@@ -136,7 +143,7 @@ class Estimates:
         free = sorted([abs(running.end - now) for running in self._running])[-instances:]
         waves, instance = divmod(before, instances)
         begin = free[instance] + (waves * self.seconds(packed, now) if waves else 0.0)
-        return begin + self.seconds(min(ahead + rows, max_rows), now)
+        return MARGIN * (begin + self.seconds(min(ahead + rows, max_rows), now))
 
 
 def _size(rows: int) -> int:

@@ -21,10 +21,11 @@ class Queue:
     def __init__(self) -> None:
         self._lanes: tuple[OrderedDict[Request, None], ...] = tuple(OrderedDict() for _ in Priority)
         self._rows = [0] * len(Priority)
+        self._waiting = 0
         self._taken = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._lanes))
+        return self._waiting
 
     def rows(self, priority: Priority = Priority.LOW) -> int:
         """Return the rows that wait with this priority or a higher one."""
@@ -35,6 +36,7 @@ class Queue:
         priority = request.options.priority
         self._lanes[priority][request] = None
         self._rows[priority] += request.rows
+        self._waiting += 1
 
     def discard(self, request: Request) -> bool:
         """Take a request out if it waits here; tell whether it did."""
@@ -44,6 +46,7 @@ class Queue:
             return False
         del lane[request]
         self._rows[priority] -= request.rows
+        self._waiting -= 1
         return True
 
     def take(self, max_rows: int, alive_after: float) -> tuple[list[Request], list[Request]]:
@@ -81,10 +84,9 @@ class Queue:
 
     def _first(self) -> Request | None:
         """Return the request that leads the next batch."""
-        heads = [next(iter(lane)) for lane in self._lanes if lane]
-        if not heads:
-            return None
-        return min(heads, key=lambda head: head.queued) if self._taken % TURN == 0 else heads[0]
+        if self._taken % TURN == 0:
+            return min((next(iter(lane)) for lane in self._lanes if lane), key=lambda head: head.queued, default=None)
+        return next((next(iter(lane)) for lane in self._lanes if lane), None)
 
 
 def _company(lane: OrderedDict[Request, None], kind: object, room: int, alive_after: float) -> tuple[list[Request], list[Request]]:
