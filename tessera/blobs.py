@@ -17,7 +17,7 @@ from tessera.api.registry.v1.registry_pb2 import (
     UploadBlobRequest,
 )
 from tessera.blob_files import CHUNK_BYTES, BlobRef, OnProgress, VerifiedFile, disk_errors
-from tessera.errors import CancelledError, InvalidArgumentError
+from tessera.errors import CancelledError, InvalidArgumentError, UnavailableError
 from tessera.presigned import Tell, get_url, put_url
 from tessera.rpc.status import rpc_errors
 
@@ -30,6 +30,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _TIMEOUT_S = 30.0
+_STALL_S = 60.0  # as long as a store behind presigned URLs may be silent
 _COMPLETE_TIMEOUT_S = 900.0  # the registry reads all of the object to verify it
 
 
@@ -74,7 +75,7 @@ async def download_file(stub: "RegistryServiceAsyncStub", ref: BlobRef, destinat
         NotFoundError: The registry has no such blob.
         DataLossError: The bytes are not the promised ones.
         ResourceExhaustedError: The disk is full.
-        UnavailableError: The registry or its store cannot be reached, or the disk fails.
+        UnavailableError: The registry or its store cannot be reached or falls silent, or the disk fails.
     """
     with rpc_errors():
         answer = await stub.GetDownload(GetDownloadRequest(sha256=ref.sha256), timeout=_TIMEOUT_S)
@@ -135,11 +136,18 @@ async def _upload_presigned(
 async def _download_stream(stub: "RegistryServiceAsyncStub", ref: BlobRef, destination: Path, on_progress: OnProgress | None) -> None:
     with VerifiedFile(ref, destination) as file, rpc_errors():
         moved = 0
-        async for message in stub.DownloadBlob(DownloadBlobRequest(sha256=ref.sha256)):
-            await _to_its_end(file.write, message.chunk)
-            moved += len(message.chunk)
-            if on_progress:
-                on_progress(moved, ref.size_bytes)
+        try:
+            async with asyncio.timeout(_STALL_S) as patience:
+                async for message in stub.DownloadBlob(DownloadBlobRequest(sha256=ref.sha256)):
+                    patience.reschedule(asyncio.get_running_loop().time() + _STALL_S)
+                    await _to_its_end(file.write, message.chunk)
+                    moved += len(message.chunk)
+                    if on_progress:
+                        on_progress(moved, ref.size_bytes)
+        except TimeoutError as error:
+            raise UnavailableError(
+                f"the registry sent nothing for {_STALL_S:g} seconds, after {moved} of {ref.size_bytes} bytes"
+            ) from error
         await _to_its_end(file.commit)
 
 
