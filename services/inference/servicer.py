@@ -2,6 +2,7 @@
 
 import grpc
 
+from services.inference.memory import MemoryBudget
 from services.inference.pool import Pool
 from services.inference.rollouts.trial import Trial
 from services.inference.rollouts.windows import Summary
@@ -33,16 +34,17 @@ class ServingServicer(ServingServiceServicer):
 
     async def ListServed(self, request: ListServedRequest, context: Call) -> ListServedResponse:  # noqa: N802 - its name in the API
         """Answer the versions that this server holds, and how its rollouts go."""
-        versions = [_version(slot, aliases) for slot, aliases in self._pool.slots(request.model)]
+        versions = [_version(slot, aliases, self._pool.memory) for slot, aliases in self._pool.slots(request.model)]
         trials = sorted(self._pool.rollouts, key=lambda trial: (trial.rollout.model, trial.rollout.alias))
         rollouts = [_rollout(trial, self._pool) for trial in trials if request.model in ("", trial.rollout.model)]
         return ListServedResponse(versions=versions, revision=self._pool.revision, rollouts=rollouts)
 
 
-def _version(slot: Slot, aliases: list[str]) -> ServedVersion:
+def _version(slot: Slot, aliases: list[str], memory: MemoryBudget) -> ServedVersion:
     version = ServedVersion(
         model=slot.model, version=slot.version, state=ServedState.Value(f"SERVED_STATE_{slot.state.value}"), aliases=aliases
     )
+    version.memory_bytes = memory.reserved_bytes(slot.model, slot.version)
     if slot.error:
         version.error = slot.error.message
     if slot.served:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&tessera/api/inference/v1/serving.proto\x12\x18tessera.api.inference.v1\x1a\x1egoogle/protobuf/duration.proto\"\xf9\x01\n\rServedVersion\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x34\n\x05state\x18\x04 \x01(\x0e\x32%.tessera.api.inference.v1.ServedState\x12\x0f\n\x07\x61liases\x18\x05 \x03(\t\x12\x0f\n\x07runtime\x18\x06 \x01(\t\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12\x11\n\tin_flight\x18\x08 \x01(\x03\x12,\n\tload_time\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08runtimes\x18\n \x03(\t\"\"\n\x11ListServedRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x9c\x01\n\x12ListServedResponse\x12\x39\n\x08versions\x18\x01 \x03(\x0b\x32\'.tessera.api.inference.v1.ServedVersion\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x39\n\x08rollouts\x18\x03 \x03(\x0b\x32\'.tessera.api.inference.v1.ServedRollout\"\xf7\x01\n\rServedRollout\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x34\n\x06stable\x18\x04 \x01(\x0b\x32$.tessera.api.inference.v1.RolloutArm\x12\x37\n\tcandidate\x18\x05 \x01(\x0b\x32$.tessera.api.inference.v1.RolloutArm\x12\x0e\n\x06halted\x18\x06 \x01(\t\x12\x37\n\x06shadow\x18\x07 \x01(\x0b\x32\'.tessera.api.inference.v1.RolloutShadow\"\xc5\x01\n\nRolloutArm\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32%.tessera.api.inference.v1.ServedState\x12\x10\n\x08requests\x18\x03 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x03\x12&\n\x03p50\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p95\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xcf\x01\n\rRolloutShadow\x12G\n\x08requests\x18\x01 \x03(\x0b\x32\x35.tessera.api.inference.v1.RolloutShadow.RequestsEntry\x12\x0c\n\x04rows\x18\x02 \x01(\x03\x12\x15\n\ragreeing_rows\x18\x03 \x01(\x03\x12\x1f\n\x17max_absolute_difference\x18\x04 \x01(\x01\x1a/\n\rRequestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x8d\x02\n\nAnsweredBy\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x12\n\nbatch_size\x18\x04 \x01(\x05\x12)\n\x06\x64\x65\x63ode\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x63ompute\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x65ncode\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07runtime\x18\t \x01(\t*\x91\x01\n\x0bServedState\x12\x1c\n\x18SERVED_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14SERVED_STATE_LOADING\x10\x01\x12\x16\n\x12SERVED_STATE_READY\x10\x02\x12\x19\n\x15SERVED_STATE_DRAINING\x10\x03\x12\x17\n\x13SERVED_STATE_FAILED\x10\x04\x32y\n\x0eServingService\x12g\n\nListServed\x12+.tessera.api.inference.v1.ListServedRequest\x1a,.tessera.api.inference.v1.ListServedResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&tessera/api/inference/v1/serving.proto\x12\x18tessera.api.inference.v1\x1a\x1egoogle/protobuf/duration.proto\"\x8f\x02\n\rServedVersion\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x34\n\x05state\x18\x04 \x01(\x0e\x32%.tessera.api.inference.v1.ServedState\x12\x0f\n\x07\x61liases\x18\x05 \x03(\t\x12\x0f\n\x07runtime\x18\x06 \x01(\t\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12\x11\n\tin_flight\x18\x08 \x01(\x03\x12,\n\tload_time\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08runtimes\x18\n \x03(\t\x12\x14\n\x0cmemory_bytes\x18\x0b \x01(\x03\"\"\n\x11ListServedRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x9c\x01\n\x12ListServedResponse\x12\x39\n\x08versions\x18\x01 \x03(\x0b\x32\'.tessera.api.inference.v1.ServedVersion\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x39\n\x08rollouts\x18\x03 \x03(\x0b\x32\'.tessera.api.inference.v1.ServedRollout\"\xf7\x01\n\rServedRollout\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x34\n\x06stable\x18\x04 \x01(\x0b\x32$.tessera.api.inference.v1.RolloutArm\x12\x37\n\tcandidate\x18\x05 \x01(\x0b\x32$.tessera.api.inference.v1.RolloutArm\x12\x0e\n\x06halted\x18\x06 \x01(\t\x12\x37\n\x06shadow\x18\x07 \x01(\x0b\x32\'.tessera.api.inference.v1.RolloutShadow\"\xc5\x01\n\nRolloutArm\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32%.tessera.api.inference.v1.ServedState\x12\x10\n\x08requests\x18\x03 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x03\x12&\n\x03p50\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p95\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xcf\x01\n\rRolloutShadow\x12G\n\x08requests\x18\x01 \x03(\x0b\x32\x35.tessera.api.inference.v1.RolloutShadow.RequestsEntry\x12\x0c\n\x04rows\x18\x02 \x01(\x03\x12\x15\n\ragreeing_rows\x18\x03 \x01(\x03\x12\x1f\n\x17max_absolute_difference\x18\x04 \x01(\x01\x1a/\n\rRequestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x8d\x02\n\nAnsweredBy\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x12\n\nbatch_size\x18\x04 \x01(\x05\x12)\n\x06\x64\x65\x63ode\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x63ompute\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x65ncode\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07runtime\x18\t \x01(\t*\x91\x01\n\x0bServedState\x12\x1c\n\x18SERVED_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14SERVED_STATE_LOADING\x10\x01\x12\x16\n\x12SERVED_STATE_READY\x10\x02\x12\x19\n\x15SERVED_STATE_DRAINING\x10\x03\x12\x17\n\x13SERVED_STATE_FAILED\x10\x04\x32y\n\x0eServingService\x12g\n\nListServed\x12+.tessera.api.inference.v1.ListServedRequest\x1a,.tessera.api.inference.v1.ListServedResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,24 +34,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ROLLOUTSHADOW_REQUESTSENTRY']._loaded_options = None
   _globals['_ROLLOUTSHADOW_REQUESTSENTRY']._serialized_options = b'8\001'
-  _globals['_SERVEDSTATE']._serialized_start=1480
-  _globals['_SERVEDSTATE']._serialized_end=1625
+  _globals['_SERVEDSTATE']._serialized_start=1502
+  _globals['_SERVEDSTATE']._serialized_end=1647
   _globals['_SERVEDVERSION']._serialized_start=101
-  _globals['_SERVEDVERSION']._serialized_end=350
-  _globals['_LISTSERVEDREQUEST']._serialized_start=352
-  _globals['_LISTSERVEDREQUEST']._serialized_end=386
-  _globals['_LISTSERVEDRESPONSE']._serialized_start=389
-  _globals['_LISTSERVEDRESPONSE']._serialized_end=545
-  _globals['_SERVEDROLLOUT']._serialized_start=548
-  _globals['_SERVEDROLLOUT']._serialized_end=795
-  _globals['_ROLLOUTARM']._serialized_start=798
-  _globals['_ROLLOUTARM']._serialized_end=995
-  _globals['_ROLLOUTSHADOW']._serialized_start=998
-  _globals['_ROLLOUTSHADOW']._serialized_end=1205
-  _globals['_ROLLOUTSHADOW_REQUESTSENTRY']._serialized_start=1158
-  _globals['_ROLLOUTSHADOW_REQUESTSENTRY']._serialized_end=1205
-  _globals['_ANSWEREDBY']._serialized_start=1208
-  _globals['_ANSWEREDBY']._serialized_end=1477
-  _globals['_SERVINGSERVICE']._serialized_start=1627
-  _globals['_SERVINGSERVICE']._serialized_end=1748
+  _globals['_SERVEDVERSION']._serialized_end=372
+  _globals['_LISTSERVEDREQUEST']._serialized_start=374
+  _globals['_LISTSERVEDREQUEST']._serialized_end=408
+  _globals['_LISTSERVEDRESPONSE']._serialized_start=411
+  _globals['_LISTSERVEDRESPONSE']._serialized_end=567
+  _globals['_SERVEDROLLOUT']._serialized_start=570
+  _globals['_SERVEDROLLOUT']._serialized_end=817
+  _globals['_ROLLOUTARM']._serialized_start=820
+  _globals['_ROLLOUTARM']._serialized_end=1017
+  _globals['_ROLLOUTSHADOW']._serialized_start=1020
+  _globals['_ROLLOUTSHADOW']._serialized_end=1227
+  _globals['_ROLLOUTSHADOW_REQUESTSENTRY']._serialized_start=1180
+  _globals['_ROLLOUTSHADOW_REQUESTSENTRY']._serialized_end=1227
+  _globals['_ANSWEREDBY']._serialized_start=1230
+  _globals['_ANSWEREDBY']._serialized_end=1499
+  _globals['_SERVINGSERVICE']._serialized_start=1649
+  _globals['_SERVINGSERVICE']._serialized_end=1770
 # @@protoc_insertion_point(module_scope)

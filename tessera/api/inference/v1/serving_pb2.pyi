@@ -75,6 +75,7 @@ class ServedVersion(_message.Message):
     IN_FLIGHT_FIELD_NUMBER: _builtins.int
     LOAD_TIME_FIELD_NUMBER: _builtins.int
     RUNTIMES_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model."""
     version: _builtins.int
@@ -89,6 +90,8 @@ class ServedVersion(_message.Message):
     """Why it failed; empty otherwise."""
     in_flight: _builtins.int
     """Requests waiting or running."""
+    memory_bytes: _builtins.int
+    """Memory reserved for it in all its runtimes together: an estimate while it is loaded, then as measured, in bytes."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Aliases under which it answers."""
@@ -114,10 +117,11 @@ class ServedVersion(_message.Message):
         in_flight: _builtins.int = ...,
         load_time: _duration_pb2.Duration | None = ...,
         runtimes: _abc.Iterable[_builtins.str] | None = ...,
+        memory_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["load_time", b"load_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "digest", b"digest", "error", b"error", "in_flight", b"in_flight", "load_time", b"load_time", "model", b"model", "runtime", b"runtime", "runtimes", b"runtimes", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "digest", b"digest", "error", b"error", "in_flight", b"in_flight", "load_time", b"load_time", "memory_bytes", b"memory_bytes", "model", b"model", "runtime", b"runtime", "runtimes", b"runtimes", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
