@@ -38,15 +38,23 @@ def set_(
     ctx: typer.Context, model: Model, alias: Alias, version: Version, *, expected: Expected = None, reason: Reason = "", json: Json = False
 ) -> None:
     """Point an alias at a version; servers follow without losing a request."""
-    change = run(ctx, lambda client: client.registry.set_alias(model, alias, version, expected_version=expected, reason=reason))
-    print_change(change, json)
+
+    async def main(client: "Client") -> "pb.AliasChange":
+        await tell_of_rollout(client, model, alias, version)
+        return await client.registry.set_alias(model, alias, version, expected_version=expected, reason=reason)
+
+    print_change(run(ctx, main), json)
 
 
 @app.command()
 def delete(ctx: typer.Context, model: Model, alias: Alias, *, expected: Expected = None, reason: Reason = "", json: Json = False) -> None:
     """Remove an alias; its history stays."""
-    change = run(ctx, lambda client: client.registry.delete_alias(model, alias, expected_version=expected, reason=reason))
-    print_change(change, json)
+
+    async def main(client: "Client") -> "pb.AliasChange":
+        await tell_of_rollout(client, model, alias, 0)
+        return await client.registry.delete_alias(model, alias, expected_version=expected, reason=reason)
+
+    print_change(run(ctx, main), json)
 
 
 @app.command()
@@ -67,6 +75,14 @@ def history(
         return
     rows = [(output.time_text(c.time), c.alias, c.from_version or "-", c.to_version or "-", c.actor, c.reason) for c in changes]
     output.print_table(("TIME", "ALIAS", "FROM", "TO", "WHO", "WHY"), rows, empty="no alias was ever set")
+
+
+async def tell_of_rollout(client: "Client", model: str, alias: str, version: int) -> None:
+    """Say that moving an alias to a version (0: deleting it) ends its rollout, if it has one."""
+    for rollout in (await client.registry.get_model(model)).rollouts:
+        if rollout.alias == alias and rollout.stable_version != version:
+            how = "as promoted" if rollout.candidate_version == version else "without promoting it"
+            output.note(f"{alias} has a rollout of version {rollout.candidate_version}; this ends it {how}")
 
 
 def print_change(change: "pb.AliasChange", json: bool) -> None:

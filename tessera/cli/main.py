@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tessera.cli import alias, experiments, jobs, models, samples, versions
+from tessera.cli import alias, experiments, jobs, models, rollout, samples, versions
 from tessera.cli.connection import Connection
 from tessera.cli.demo.command import demo
 from tessera.cli.failures import EXIT_CODES_HELP, ReportingGroup
@@ -74,6 +74,14 @@ def options(
 
 for command in (up, down, status, logs, families, train, predict, promote, rollback, gc, demo):
     app.command()(command)
-GROUPS = {"models": models, "versions": versions, "alias": alias, "jobs": jobs, "experiments": experiments, "samples": samples}
+GROUPS = {
+    "models": models,
+    "versions": versions,
+    "alias": alias,
+    "rollout": rollout,
+    "jobs": jobs,
+    "experiments": experiments,
+    "samples": samples,
+}
 for name, group in GROUPS.items():
     app.add_typer(group.app, name=name)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tessera.cli import output
-from tessera.cli.alias import print_change
+from tessera.cli.alias import print_change, tell_of_rollout
 from tessera.cli.connection import run
 from tessera.cli.options import Json, Model, Reason
 from tessera.errors import FailedPreconditionError, NotFoundError
@@ -85,6 +85,7 @@ def previous_version(moves: Iterable[int]) -> int | None:
 
 
 async def _show(client: "Client", model: str, alias: str, old: int, new: int) -> None:
+    await tell_of_rollout(client, model, alias, new)
     for what, number in (("from", old), ("to", new)):
         if number:
             version = await client.registry.get_version(model, version=number)

@@ -31,6 +31,7 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
     def __init__(self) -> None:
         self.models: dict[str, registry_pb2.Model] = {}
         self.history: list[registry_pb2.AliasChange] = []
+        self.rollouts: list[registry_pb2.Rollout] = []
         self.blobs: dict[str, bytes] = {}
         self.leases: list[registry_pb2.Lease] = []
         self.intact = True
@@ -111,6 +112,47 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         changes = [c for c in self.history if c.model == request.model and request.alias in ("", c.alias)]
         return registry_pb2.ListAliasHistoryResponse(changes=reversed(changes))
 
+    def StartRollout(self, request: Any, context: Any) -> Any:
+        guard = registry_pb2.RolloutGuard(min_requests=200, max_error_rate_increase=0.01, max_latency_ratio=1.5)
+        guard.MergeFrom(request.guard)
+        stable = self._model(request.model, context).aliases[request.alias]
+        rollout = registry_pb2.Rollout(
+            model=request.model,
+            alias=request.alias,
+            stable_version=stable,
+            candidate_version=request.candidate_version,
+            weight_percent=request.weight_percent,
+            shadow_percent=request.shadow_percent,
+            guard=guard,
+            state=registry_pb2.ROLLOUT_STATE_ACTIVE,
+            actor="anonymous",
+            reason=request.reason,
+            revision=1,
+        )
+        self.models[request.model].rollouts.append(rollout)
+        self.rollouts.append(rollout)
+        return registry_pb2.StartRolloutResponse(rollout=rollout)
+
+    def UpdateRollout(self, request: Any, context: Any) -> Any:
+        changed = self._changed(request)
+        changed.weight_percent = request.weight_percent if request.HasField("weight_percent") else changed.weight_percent
+        changed.guard.MergeFrom(request.guard)
+        return registry_pb2.UpdateRolloutResponse(rollout=changed)
+
+    def EndRollout(self, request: Any, context: Any) -> Any:
+        ended = self._changed(request)
+        ended.state = request.outcome
+        return registry_pb2.EndRolloutResponse(rollout=ended)
+
+    def GetRollout(self, request: Any, context: Any) -> Any:
+        return registry_pb2.GetRolloutResponse(rollout=self.rollouts[-1])
+
+    def ListRollouts(self, request: Any, context: Any) -> Any:
+        return registry_pb2.ListRolloutsResponse(rollouts=self.rollouts[-1:] if request.filter == "state = ACTIVE" else [])
+
+    def ListRolloutHistory(self, request: Any, context: Any) -> Any:
+        return registry_pb2.ListRolloutHistoryResponse(changes=reversed(self.rollouts))
+
     def BeginUpload(self, request: Any, context: Any) -> Any:
         return registry_pb2.BeginUploadResponse(exists=True)
 
@@ -134,6 +176,16 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         if name not in self.models:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no model {name!r}")
         return self.models[name]
+
+    def _changed(self, request: Any) -> registry_pb2.Rollout:
+        """Add the newest rollout once more, to be changed as a request says that has seen it."""
+        changed = registry_pb2.Rollout()
+        changed.CopyFrom(self.rollouts[-1])
+        assert request.expected_revision == changed.revision
+        changed.revision += 1
+        changed.reason = request.reason
+        self.rollouts.append(changed)
+        return changed
 
     def _note(self, model: str, alias: str, before: int, after: int, reason: str = "") -> registry_pb2.AliasChange:
         change = registry_pb2.AliasChange(model=model, alias=alias, from_version=before, to_version=after, actor="anonymous", reason=reason)
@@ -182,6 +234,9 @@ class FakeTrainer(trainer_pb2_grpc.TrainerServiceServicer):
 class FakeInference(puzzle_pb2_grpc.PuzzleServiceServicer, serving_pb2_grpc.ServingServiceServicer):
     """Places every piece in the cell (1, 0) of a grid of 2 x 2."""
 
+    def __init__(self) -> None:
+        self.rollouts: list[serving_pb2.ServedRollout] = []
+
     def ClassifyCell(self, request: Any, context: Any) -> Any:
         answer = puzzle_pb2.ClassifyCellResponse(columns=2, rows=2)
         answer.candidates.add(column=1, row=0, index=1, probability=0.9, x=0.75, y=0.25)
@@ -190,7 +245,7 @@ class FakeInference(puzzle_pb2_grpc.PuzzleServiceServicer, serving_pb2_grpc.Serv
         return answer
 
     def ListServed(self, request: Any, context: Any) -> Any:
-        return serving_pb2.ListServedResponse(revision=3)
+        return serving_pb2.ListServedResponse(revision=3, rollouts=self.rollouts)
 
 
 @dataclass

@@ -41,6 +41,13 @@ ARGUMENTS: dict[tuple[str, ...], list[tuple[str, ...]]] = {
     ("alias", "set"): [("puzzle", "candidate", "2", "--reason", "better")],
     ("alias", "delete"): [("puzzle", "candidate")],
     ("alias", "history"): [("puzzle",)],
+    ("rollout", "start"): [("puzzle", "--version", "3", "--alias", "candidate", "--weight", "5", "--shadow", "20")],
+    ("rollout", "set"): [("puzzle", "--weight", "50", "--max-latency-ratio", "2", "--window", "60")],
+    ("rollout", "status"): [("puzzle",)],
+    ("rollout", "promote"): [("puzzle", "--reason", "better")],
+    ("rollout", "abort"): [("puzzle",)],
+    ("rollout", "list"): [(), ("--filter", 'model = "lego"')],
+    ("rollout", "history"): [("puzzle",)],
     ("promote",): [("puzzle",)],
     ("rollback",): [("puzzle", "--alias", "moved")],
     ("gc",): [(), ("--dry-run", "--grace", "2")],
@@ -83,6 +90,7 @@ def here(fakes: Fakes, tmp_path: Path, piece: Path, monkeypatch: pytest.MonkeyPa
     fakes.registry.leases.append(registry_pb2.Lease(holder=f"sample/puzzle/1/2026-01-02T03:04:05.678900Z/{'ab' * 16}", blob_sha256=digest))
     for version in (1, 2):
         assert tessera("alias", "set", "puzzle", "moved", version).exit_code == 0
+    assert tessera("rollout", "start", "puzzle", "--version", 2).exit_code == 0
     log = tmp_path / "home" / "logs" / "registry.log"
     log.parent.mkdir(parents=True)
     log.write_text("ready\n")
