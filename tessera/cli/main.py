@@ -11,6 +11,7 @@ from tessera.cli.demo.command import demo
 from tessera.cli.failures import EXIT_CODES_HELP, ReportingGroup
 from tessera.cli.families import families
 from tessera.cli.gc import gc
+from tessera.cli.infer import infer
 from tessera.cli.predict import predict
 from tessera.cli.promote import promote, rollback
 from tessera.cli.stack import down, logs, status, up
@@ -72,7 +73,7 @@ def options(
     )
 
 
-for command in (up, down, status, logs, families, train, predict, promote, rollback, gc, demo):
+for command in (up, down, status, logs, families, train, predict, infer, promote, rollback, gc, demo):
     app.command()(command)
 GROUPS = {
     "models": models,

@@ -1,4 +1,4 @@
-"""The inference service: typed tasks, and what a server serves."""
+"""The inference service: typed tasks, any model in plain tensors, and what a server serves."""
 
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ from tessera.api.inference.v1 import puzzle_pb2, serving_pb2
 from tessera.api.inference.v1.puzzle_pb2_grpc import PuzzleServiceStub
 from tessera.api.inference.v1.serving_pb2_grpc import ServingServiceStub
 from tessera.client.calls import call, selector
+from tessera.client.tensor_calls import TensorCalls
 from tessera.client.wishes import Priority, metadata
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from tessera.api.inference.v1.serving_pb2_grpc import ServingServiceAsyncStub
 
 
-class InferenceClient:
-    """Typed calls to an inference server.
+class InferenceClient(TensorCalls):
+    """Calls to an inference server: typed ones, and `infer` for any model in plain tensors.
 
     Every method raises the `tessera.errors.TesseraError` that matches the status, as `RegistryClient` does; `ResourceExhaustedError` means
     that the server sheds load and says in `retry_after_s` when to come back.
@@ -29,12 +30,14 @@ class InferenceClient:
     Example:
         answer = await inference.classify_cell(Path("piece.png").read_bytes(), "puzzle")
         print(answer.candidates[0].column, answer.candidates[0].row)
+        answer = await inference.infer("puzzle", {"image": images})  # float32, (n, 3, 64, 64)
+        print(answer.outputs["logits"].argmax(axis=1))
     """
 
     def __init__(self, channel: grpc.aio.Channel, timeout_s: float = 10.0) -> None:
+        super().__init__(channel, timeout_s)
         self.puzzle_stub: PuzzleServiceAsyncStub = PuzzleServiceStub(channel)
         self.serving_stub: ServingServiceAsyncStub = ServingServiceStub(channel)
-        self.timeout_s = timeout_s
 
     async def classify_cell(
         self,

@@ -275,3 +275,25 @@ async def test_a_version_with_a_typed_service_is_served_by_the_protocol_too(infe
     images = np.random.default_rng(0).uniform(0, 1, (2, 3, 64, 64)).astype(np.float32)
     answer = outputs(await infer(inference_server, "puzzle", {"image": images}))
     np.testing.assert_allclose(answer["logits"], tiny.logits(images), rtol=1e-4, atol=1e-6)
+
+
+async def test_the_client_asks_any_model(server: InferenceServer) -> None:
+    answer = await server.client.infer("arithmetic", {"a": A, "b": B}, outputs=["difference"], runtime="onnxruntime", priority="high")
+    version = await server.registry.get_version("arithmetic", version=1)
+    assert (answer.model, answer.version, answer.digest, answer.runtime) == ("arithmetic", 1, version.digest, "onnxruntime")
+    assert list(answer.outputs) == ["difference"]
+    assert np.array_equal(answer.outputs["difference"], A - B)
+    by_number = await server.client.infer("arithmetic", {"a": A, "b": B}, version=1)
+    by_alias = await server.client.infer("arithmetic", {"a": A, "b": B}, alias="champion")
+    assert list(by_number.outputs) == list(by_alias.outputs) == ["sum", "difference"]
+    with pytest.raises(InvalidArgumentError, match="FP32 is needed"):
+        await server.client.infer("arithmetic", {"a": A.astype(np.float64), "b": B})
+    with pytest.raises(InvalidArgumentError, match="complex64"):
+        await server.client.infer("arithmetic", {"a": A + 1j, "b": B})
+
+
+async def test_the_client_sends_strings_as_people_write_them(inference_server: InferenceServer) -> None:
+    await publish_network(inference_server.registry, "words", echo("BYTES"))
+    await inference_server.wait_for_alias("words", 1)
+    answer = await inference_server.client.infer("words", {"in_bytes": [["one", "zw\u00f6lf"]]})
+    assert answer.outputs["out_bytes"].tolist() == [["one", "zw\u00f6lf"]]

@@ -11,6 +11,7 @@ import grpc
 from typer.testing import CliRunner, Result
 
 from tessera.api.inference.v1 import puzzle_pb2, puzzle_pb2_grpc, serving_pb2, serving_pb2_grpc
+from tessera.api.openinference.v2 import open_inference_pb2, open_inference_pb2_grpc
 from tessera.api.registry.v1 import registry_pb2, registry_pb2_grpc
 from tessera.api.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 from tessera.cli.main import app
@@ -248,6 +249,18 @@ class FakeInference(puzzle_pb2_grpc.PuzzleServiceServicer, serving_pb2_grpc.Serv
         return serving_pb2.ListServedResponse(revision=3, rollouts=self.rollouts)
 
 
+class FakeTensors(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
+    """Answers the tensors that came."""
+
+    def ModelInfer(self, request: Any, context: Any) -> Any:
+        answer = open_inference_pb2.ModelInferResponse(model_name=request.model_name, model_version="7")
+        for tensor in request.inputs:
+            answer.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        answer.raw_output_contents.extend(request.raw_input_contents)
+        answer.parameters["runtime"].string_param = request.parameters["runtime"].string_param or "onnxruntime"
+        return answer
+
+
 @dataclass
 class Fakes:
     """All three, and where they listen."""
@@ -267,6 +280,7 @@ def serve_fakes() -> Iterator[Fakes]:
     trainer_pb2_grpc.add_TrainerServiceServicer_to_server(fakes.trainer, server)
     puzzle_pb2_grpc.add_PuzzleServiceServicer_to_server(fakes.inference, server)
     serving_pb2_grpc.add_ServingServiceServicer_to_server(fakes.inference, server)
+    open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(FakeTensors(), server)
     fakes.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from typer.core import TyperGroup
@@ -62,6 +63,7 @@ ARGUMENTS: dict[tuple[str, ...], list[tuple[str, ...]]] = {
     ("samples", "download"): [("puzzle", "--to", "{here}")],
     ("train",): [("puzzle_cells", "--architecture", "cells_exp4", "--model", "puzzle")],
     ("predict",): [("puzzle", "{here}/piece.png")],
+    ("infer",): [("puzzle", "--input", "image={here}/image.npy", "--output", "image", "--save", "{here}/answer.npz")],
     ("down",): [()],
     ("logs",): [(), ("registry",)],
 }
@@ -91,6 +93,7 @@ def here(fakes: Fakes, tmp_path: Path, piece: Path, monkeypatch: pytest.MonkeyPa
     for version in (1, 2):
         assert tessera("alias", "set", "puzzle", "moved", version).exit_code == 0
     assert tessera("rollout", "start", "puzzle", "--version", 2).exit_code == 0
+    np.save(tmp_path / "image.npy", np.ones((1, 3), np.float32))
     log = tmp_path / "home" / "logs" / "registry.log"
     log.parent.mkdir(parents=True)
     log.write_text("ready\n")
