@@ -29,6 +29,10 @@ class MetricsInterceptor(CallInterceptor):
         labels = (method.service, method.name)
         started, handling = STARTED.labels(*labels), HANDLING.labels(*labels)
 
+        @cache
+        def handled(code: StatusCode) -> Counter:
+            return HANDLED.labels(*labels, code.name)
+
         async def counted(request: Any, context: Context) -> Any:
             started.inc()
             start = time.perf_counter()
@@ -40,11 +44,6 @@ class MetricsInterceptor(CallInterceptor):
                 raise
             finally:
                 handling.observe(time.perf_counter() - start, exemplar_id(trace.get_current_span()))
-                _handled(method, outcome(context, error)).inc()
+                handled(outcome(context, error)).inc()
 
         return counted
-
-
-@cache
-def _handled(method: Method, code: StatusCode) -> Counter:
-    return HANDLED.labels(method.service, method.name, code.name)
