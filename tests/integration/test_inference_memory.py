@@ -10,10 +10,21 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tessera.client.inference import InferenceClient
 from tessera.client.registry import RegistryClient
+from tessera.errors import ResourceExhaustedError
 from tessera.memory import resident_memory
 from tessera.rpc.channel import open_channel
-from tests.fixtures.inference import CELLS, InferenceProcess, TinyModel, check_answer, piece, poll, publish_version, tensor
-from tests.fixtures.registry import RegistryProcess
+from tests.fixtures.inference import (
+    CELLS,
+    InferenceProcess,
+    TinyModel,
+    check_answer,
+    piece,
+    poll,
+    publish_version,
+    serve_inference,
+    tensor,
+)
+from tests.fixtures.registry import RegistryProcess, RegistryServer
 
 MODEL = "puzzle"
 CYCLES = 300
@@ -124,3 +135,23 @@ async def test_after_300_loads_the_memory_is_what_it_was_after_the_first_few(
 async def one_version_left(client: InferenceClient) -> bool:
     """Tell whether all versions but the one that answered last are unloaded."""
     return len((await client.list_served(MODEL)).versions) == 1
+
+
+async def test_a_version_that_does_not_fit_is_refused_and_says_why_while_the_old_one_answers(
+    registry_server: RegistryServer, tmp_path: Path
+) -> None:
+    too_large = HeavyModel(marker=2, width=2048)
+    async with serve_inference(registry_server.address, tmp_path / "cache", memory_bytes=64 * 2**20) as server:
+        await publish_version(server.registry, MODEL, TinyModel(marker=1), alias="champion")
+        await server.wait_for_alias(MODEL, 1)
+        await publish_version(server.registry, MODEL, too_large, alias="champion")
+        await server.wait_for(MODEL, 2, "FAILED")
+        old, new = (await server.client.list_served(MODEL)).versions
+        assert "version 2 needs" in new.error
+        assert "of the 64.0 MiB for all versions on this server (TESSERA_INFERENCE_MEMORY_BYTES)" in new.error
+        assert (list(old.aliases), new.memory_bytes) == (["champion"], 0)
+        assert 0 < old.memory_bytes < 64 * 2**20
+        answer = await server.client.classify_cell(tensor(piece()), MODEL, include_probabilities=True)
+        check_answer(answer, TinyModel(marker=1), piece())
+        with pytest.raises(ResourceExhaustedError, match="version 2 cannot be served"):
+            await server.client.classify_cell(tensor(piece()), MODEL, version=2)

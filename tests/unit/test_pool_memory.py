@@ -1,0 +1,110 @@
+"""When memory is short, versions without an alias make room; what still does not fit waits until something is unloaded."""
+
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import cast
+
+import pytest
+
+from services.inference.catalogue import Catalogue
+from services.inference.leases import Leases
+from services.inference.memory import MemoryBudget
+from services.inference.pool import Pool
+from services.inference.served import ServedModel
+from tessera.errors import ResourceExhaustedError
+from tests.fixtures.waiting import until
+from tests.unit.test_pool import FakeLoader, World
+
+NEED, LIMIT = 10, 25
+"""Two versions fit, a third does not."""
+
+
+class HungryLoader(FakeLoader):
+    """Takes memory for each version before it loads it and gives it back when it is unloaded, as the real one does."""
+
+    def __init__(self, memory: MemoryBudget) -> None:
+        super().__init__()
+        self.budget = memory
+
+    async def load(self, model: str, number: int) -> ServedModel:
+        with ExitStack() as owned:
+            owned.enter_context(await self.budget.reserve(model, number, NEED))
+            served = await super().load(model, number)
+            kept = owned.pop_all()
+        unload = served.close
+
+        async def close() -> None:
+            with kept:
+                await unload()
+
+        served.close = close  # type: ignore[method-assign]
+        return served
+
+
+class HungryWorld(World):
+    """A pool whose memory is short."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = MemoryBudget(LIMIT)
+        self.loader = HungryLoader(self.memory)
+        self.pool = Pool(cast(Catalogue, self.catalogue), self.loader, cast(Leases, self.leases), self.memory, max_on_demand=5)
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[HungryWorld]:
+    made = HungryWorld()
+    await made.pool.start()
+    yield made
+    await made.pool.stop()
+    assert not +made.leases.held
+    assert made.memory.free_bytes == LIMIT
+
+
+async def test_a_version_without_an_alias_that_was_used_longest_ago_makes_room(world: HungryWorld) -> None:
+    for number in (1, 2):
+        await world.find("m", version=number)
+    await world.find("m", version=1)
+    await world.find("m", version=3)
+    assert world.states() == {("m", 1): "READY", ("m", 3): "READY"}
+
+
+async def test_what_an_alias_names_is_not_unloaded_for_others(world: HungryWorld) -> None:
+    for alias, number in (("champion", 1), ("candidate", 2)):
+        world.catalogue.set("m", alias, number)
+    await until(lambda: len(world.answering()) == 2)
+    with pytest.raises(ResourceExhaustedError, match=r"m version 3 cannot be served: m version 3 needs"):
+        await world.find("m", version=3)
+    assert world.answering() == {("m", "champion"): 1, ("m", "candidate"): 2}
+
+
+async def test_the_old_version_goes_on_answering_when_the_new_one_does_not_fit(world: HungryWorld) -> None:
+    for model in ("m", "n"):
+        world.catalogue.set(model, "champion", 1)
+    await until(lambda: len(world.answering()) == 2)
+    world.catalogue.set("m", "champion", 2)
+    await until(lambda: world.states().get(("m", 2)) == "FAILED")
+    assert (await world.find("m")).version == 1
+    assert world.answering() == {("m", "champion"): 1, ("n", "champion"): 1}
+
+
+async def test_what_did_not_fit_is_loaded_once_something_else_was_unloaded(world: HungryWorld) -> None:
+    for model in ("m", "n"):
+        world.catalogue.set(model, "champion", 1)
+    await until(lambda: len(world.answering()) == 2)
+    world.catalogue.set("m", "champion", 2)
+    await until(lambda: world.states().get(("m", 2)) == "FAILED")
+    world.catalogue.set("n", "champion", None)
+    await until(lambda: world.answering() == {("m", "champion"): 2})
+    await until(lambda: world.states() == {("m", 2): "READY"})
+
+
+async def test_a_version_in_use_makes_room_only_when_its_last_user_has_left(world: HungryWorld) -> None:
+    world.catalogue.set("n", "champion", 1)
+    await until(lambda: len(world.answering()) == 1)
+    with await world.find("m", version=1):
+        world.catalogue.set("m", "champion", 2)
+        await until(lambda: world.states().get(("m", 1)) == "DRAINING")
+        assert world.states()["m", 2] == "LOADING"
+        assert ("m", 2) not in world.loader.loads
+    await until(lambda: world.answering() == {("m", "champion"): 2, ("n", "champion"): 1})
