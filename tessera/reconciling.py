@@ -29,6 +29,7 @@ class Reconciler:
         self._interval_s = interval_s
         self._wake = asyncio.Event()
         self._failing: set[str] = set()
+        self._stopping = False
         self._loop: asyncio.Task[None] | None = None
 
     def steps(self) -> Sequence[Step]:
@@ -41,10 +42,11 @@ class Reconciler:
 
     async def stop(self) -> None:
         """End them; what is left is done after the next start."""
+        self._stopping = True
+        self._wake.set()
         if self._loop is not None:
             self._loop.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._loop
+            await asyncio.wait({self._loop})
 
     async def check(self) -> None:
         """Return always: what cannot be done now is done later."""
@@ -56,10 +58,12 @@ class Reconciler:
     async def reconcile(self) -> None:
         """Make one pass. A step that fails is logged and tried again with the next pass; the others go on."""
         for step in self.steps():
-            await self._attempt(step)
+            if not self._stopping:
+                await self._attempt(step)
 
     async def _run(self) -> None:
-        while True:
+        # A library may swallow the one CancelledError that `stop` sends while it opens a connection, hence the flag.
+        while not self._stopping:
             self._wake.clear()
             await self.reconcile()
             with suppress(TimeoutError):

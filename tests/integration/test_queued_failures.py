@@ -29,33 +29,31 @@ async def dead_letters(redis_url: str, count: int) -> list[dict[str, str]]:
     return [fields for _, fields in entries]
 
 
-@pytest.mark.parametrize(
-    ("inputs", "options", "error", "message"),
-    [
-        ({"picture": IMAGE}, {}, InvalidArgumentError, "the inputs are picture; puzzle takes image"),
-        ({"image": IMAGE, "mask": IMAGE}, {}, InvalidArgumentError, "the inputs are image, mask"),
-        ({}, {}, InvalidArgumentError, "there is no tensor"),
-        ({"image": IMAGE[:, :2]}, {}, InvalidArgumentError, r"image has shape \[1, 2, 64, 64\]"),
-        ({"image": IMAGE.astype(np.float64)}, {}, InvalidArgumentError, "image has element type float64; FP32 is needed"),
-        ({"image": np.float32(np.nan) * IMAGE}, {}, InvalidArgumentError, "NaN or infinity"),
-        ({"image": IMAGE, "mask": images(2)}, {}, InvalidArgumentError, "image: 1, mask: 2"),
-        ({"image": np.array(["a"], dtype=object)}, {}, InvalidArgumentError, "cannot hold"),
-        ({"image": IMAGE}, {"version": 7}, NotFoundError, "version 7"),
-        ({"image": IMAGE}, {"version": -1}, InvalidArgumentError, "numbered from 1"),
-        ({"image": IMAGE}, {"alias": "nobody"}, NotFoundError, "nobody"),
-        ({"image": IMAGE}, {"expire_after_s": 0.5}, InvalidArgumentError, "expire_after: 0.5 s is outside 1 s to 7 days"),
-        ({"image": IMAGE}, {"result_ttl_s": 31 * 86400}, InvalidArgumentError, "outside 1 s to 30 days"),
-        ({"image": IMAGE}, {"max_attempts": 11}, InvalidArgumentError, "max_attempts is 11"),
-        ({"image": IMAGE}, {"idempotency_key": 257 * "k"}, InvalidArgumentError, "idempotency_key"),
-        ({"image": IMAGE}, {"runtime": "../etc"}, InvalidArgumentError, "not a valid name"),
-        (BlobRef("0" * 64, 5), {}, NotFoundError, "upload it first"),
-    ],
-)
-async def test_what_can_be_seen_at_once_is_refused_at_once(
-    queued_server: QueuedServer, inputs: Any, options: dict[str, Any], error: type[TesseraError], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        await queued_server.client.submit(inputs, MODEL, **options)
+REFUSED: list[tuple[Any, dict[str, Any], type[TesseraError], str]] = [
+    ({"picture": IMAGE}, {}, InvalidArgumentError, "the inputs are picture; puzzle takes image"),
+    ({"image": IMAGE, "mask": IMAGE}, {}, InvalidArgumentError, "the inputs are image, mask"),
+    ({}, {}, InvalidArgumentError, "there is no tensor"),
+    ({"image": IMAGE[:, :2]}, {}, InvalidArgumentError, r"image has shape \[1, 2, 64, 64\]"),
+    ({"image": IMAGE.astype(np.float64)}, {}, InvalidArgumentError, "image has element type float64; FP32 is needed"),
+    ({"image": np.float32(np.nan) * IMAGE}, {}, InvalidArgumentError, "NaN or infinity"),
+    ({"image": IMAGE, "mask": images(2)}, {}, InvalidArgumentError, "image: 1, mask: 2"),
+    ({"image": np.array(["a"], dtype=object)}, {}, InvalidArgumentError, "cannot hold"),
+    ({"image": IMAGE}, {"version": 7}, NotFoundError, "version 7"),
+    ({"image": IMAGE}, {"version": -1}, InvalidArgumentError, "numbered from 1"),
+    ({"image": IMAGE}, {"alias": "nobody"}, NotFoundError, "nobody"),
+    ({"image": IMAGE}, {"expire_after_s": 0.5}, InvalidArgumentError, "expire_after: 0.5 s is outside 1 s to 7 days"),
+    ({"image": IMAGE}, {"result_ttl_s": 31 * 86400}, InvalidArgumentError, "outside 1 s to 30 days"),
+    ({"image": IMAGE}, {"max_attempts": 11}, InvalidArgumentError, "max_attempts is 11"),
+    ({"image": IMAGE}, {"idempotency_key": 257 * "k"}, InvalidArgumentError, "idempotency_key"),
+    ({"image": IMAGE}, {"runtime": "../etc"}, InvalidArgumentError, "not a valid name"),
+    (BlobRef("0" * 64, 5), {}, NotFoundError, "upload it first"),
+]
+
+
+async def test_what_can_be_seen_at_once_is_refused_at_once(queued_server: QueuedServer) -> None:
+    for inputs, options, error, message in REFUSED:
+        with pytest.raises(error, match=message):
+            await queued_server.client.submit(inputs, MODEL, **options)
     assert [inference async for inference in queued_server.client.list()] == []
 
 
