@@ -3,9 +3,10 @@
 import math
 from datetime import timedelta
 
+from model_store.manifest import Manifest
 from services.registry.tables import RolloutState
 from tessera.api.registry.v1 import registry_pb2 as pb
-from tessera.errors import InvalidArgumentError
+from tessera.errors import FailedPreconditionError, InvalidArgumentError
 from tessera.times import timedelta_of, to_duration
 
 MOST_REQUESTS = 2000
@@ -53,6 +54,24 @@ def check_ending(outcome: int) -> RolloutState:
         known = ", ".join(state.name for state in ENDINGS)
         raise InvalidArgumentError(f"outcome: {outcome} is no way to end a rollout; it takes {known}", field="outcome")
     return RolloutState(outcome)
+
+
+def check_interchangeable(stable: Manifest, candidate: Manifest) -> None:
+    """Raise FailedPreconditionError unless every request that one version takes the other takes too, and answers alike."""
+    sides = [
+        {
+            "task": manifest.task.name,
+            "inputs": {spec.name: (spec.data_type, *spec.shape) for spec in manifest.inputs},
+            "outputs": {spec.name: spec.data_type for spec in manifest.outputs},
+        }
+        for manifest in (stable, candidate)
+    ]
+    for what, value in sides[0].items():
+        if value != sides[1][what]:
+            raise FailedPreconditionError(
+                f"the {what} of the stable version are {value}, those of the candidate {sides[1][what]}: its callers could not be answered",
+                field="candidate_version",
+            )
 
 
 def _check_range(value: float, field: str, least: float, most: float) -> float:

@@ -11,9 +11,10 @@ from services.registry.kinds import TEXT, TIME, one_of
 from services.registry.listing import Field, Listing
 from services.registry.messages import rollout_message
 from services.registry.rollout_changes import active_rollout, write_change
-from services.registry.rollout_checks import check_ending, check_percent, default_guard, merged_guard
+from services.registry.rollout_checks import check_ending, check_interchangeable, check_percent, default_guard, merged_guard
 from services.registry.tables import Model, Rollout, RolloutChange, RolloutState
 from services.registry.tokens import PageRequest, Position, decode, encode
+from services.registry.versions import read_manifest
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.errors import ConflictError, FailedPreconditionError, InvalidArgumentError, NotFoundError
 from tessera.names import DEFAULT_ALIAS, check_alias, check_name
@@ -52,7 +53,8 @@ class Rollouts:
         Raises:
             InvalidArgumentError: A field is outside its range, or the candidate is the version that the alias points at.
             NotFoundError: No such model, alias or version.
-            FailedPreconditionError: The candidate is retired, or the alias has an ACTIVE rollout.
+            FailedPreconditionError: The candidate is retired or takes other requests than the stable version, or the alias has an ACTIVE
+                rollout.
             ConflictError: The alias points elsewhere than the caller believes.
         """
         alias = _alias(request.alias)
@@ -71,7 +73,8 @@ class Rollouts:
         )
         with changing(self._engine) as session:
             row.stable_version = self._stable(session, request, alias)
-            find_ready(session, row.model, row.candidate_version)
+            versions = [find_ready(session, row.model, number) for number in (row.stable_version, row.candidate_version)]
+            check_interchangeable(*(read_manifest(session, version) for version in versions))
             session.add(row)
             return write_change(session, row, self._clock())
 

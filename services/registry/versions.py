@@ -127,7 +127,7 @@ class Versions:
     def verify(self, model: str, number: int) -> pb.VerifyVersionResponse:
         """Read every blob of a version and report what is wrong. Raises NotFoundError, or FailedPreconditionError if it is retired."""
         with reading(self._engine) as session:
-            manifest = Manifest.parse(_manifest(session, find_ready(session, model, number)))
+            manifest = read_manifest(session, find_ready(session, model, number))
         answer = pb.VerifyVersionResponse(intact=True)
         for file in manifest.files:
             try:
@@ -212,6 +212,11 @@ def _check_manifest(model: str, manifest_json: bytes) -> Manifest:
     check_metrics(manifest.metrics, "manifest.metrics")
     check_text(manifest.lineage.experiment_id, "manifest.lineage.experiment_id", 256)
     return manifest
+
+
+def read_manifest(session: Session, row: Version) -> Manifest:
+    """Return the manifest of a version."""
+    return Manifest.parse(_manifest(session, row))
 
 
 def _manifest(session: Session, row: Version) -> bytes:

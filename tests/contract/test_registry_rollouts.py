@@ -234,3 +234,24 @@ def test_a_rollout_ends_only_as_promoted_rolled_back_or_aborted(cells: RegistryC
             end(cells, outcome)
     with pytest.raises(InvalidArgumentError, match="the revision that was judged"):
         end(cells, pb.ROLLOUT_STATE_ROLLED_BACK)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"task": {"name": "lego_parts", "revision": 1}}, "task"),
+        ({"inputs": [{"name": "picture", "data_type": "FP32", "shape": [-1, 3, 64, 64]}]}, "inputs"),
+        ({"inputs": [{"name": "image", "data_type": "FP32", "shape": [-1, 3, 32, 32]}]}, "inputs"),
+        ({"outputs": [{"name": "logits", "data_type": "FP16", "shape": [-1, 950]}]}, "outputs"),
+    ],
+)
+def test_a_version_that_takes_other_requests_cannot_stand_in(cells: RegistryCore, changes: dict[str, Any], what: str) -> None:
+    cells.registry.versions.create("cells", Artifact("cells", 9, changes=changes).store(cells.store), tags={})
+    with pytest.raises(FailedPreconditionError, match=f"the {what} of the stable version are"):
+        start(cells, candidate_version=4)
+
+
+def test_a_version_may_have_other_classes(cells: RegistryCore) -> None:
+    wider = {"outputs": [{"name": "logits", "data_type": "FP32", "shape": [-1, 1000]}]}
+    cells.registry.versions.create("cells", Artifact("cells", 9, changes=wider).store(cells.store), tags={})
+    assert start(cells, candidate_version=4).candidate_version == 4

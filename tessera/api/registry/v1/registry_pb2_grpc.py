@@ -368,7 +368,7 @@ class RegistryServiceServicer:
 
     def StartRollout(self, request, context):
         """StartRollout sends part of an alias's traffic to another version; all servers follow. FAILED_PRECONDITION if the alias has an ACTIVE
-        rollout already.
+        rollout already, or if the versions do not take the same requests: their tasks, inputs or outputs differ.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -188,7 +188,7 @@ class RegistryServiceStub:
     """ListAliasHistory pages through who moved an alias when, from where, to where, and why; newest first."""
     StartRollout: _grpc.UnaryUnaryMultiCallable[_rollouts_pb2.StartRolloutRequest, _rollouts_pb2.StartRolloutResponse]
     """StartRollout sends part of an alias's traffic to another version; all servers follow. FAILED_PRECONDITION if the alias has an ACTIVE
-    rollout already.
+    rollout already, or if the versions do not take the same requests: their tasks, inputs or outputs differ.
     """
     UpdateRollout: _grpc.UnaryUnaryMultiCallable[_rollouts_pb2.UpdateRolloutRequest, _rollouts_pb2.UpdateRolloutResponse]
     """UpdateRollout changes weight, shadow and guard by compare-and-swap. FAILED_PRECONDITION if the alias has no ACTIVE rollout."""
@@ -277,7 +277,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """ListAliasHistory pages through who moved an alias when, from where, to where, and why; newest first."""
     StartRollout: _aio.UnaryUnaryMultiCallable[_rollouts_pb2.StartRolloutRequest, _rollouts_pb2.StartRolloutResponse]  # type: ignore[assignment]
     """StartRollout sends part of an alias's traffic to another version; all servers follow. FAILED_PRECONDITION if the alias has an ACTIVE
-    rollout already.
+    rollout already, or if the versions do not take the same requests: their tasks, inputs or outputs differ.
     """
     UpdateRollout: _aio.UnaryUnaryMultiCallable[_rollouts_pb2.UpdateRolloutRequest, _rollouts_pb2.UpdateRolloutResponse]  # type: ignore[assignment]
     """UpdateRollout changes weight, shadow and guard by compare-and-swap. FAILED_PRECONDITION if the alias has no ACTIVE rollout."""
@@ -483,7 +483,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rollouts_pb2.StartRolloutResponse, _abc.Awaitable[_rollouts_pb2.StartRolloutResponse]]:
         """StartRollout sends part of an alias's traffic to another version; all servers follow. FAILED_PRECONDITION if the alias has an ACTIVE
-        rollout already.
+        rollout already, or if the versions do not take the same requests: their tasks, inputs or outputs differ.
         """
 
     @_abc_1.abstractmethod
