@@ -16,6 +16,8 @@ MARGIN = 1.1
 """What is reckoned is raised by a tenth: a batch may grow until it begins, and an answer has to travel."""
 FORGET_S, FORGET_TIMES = 5.0, 4.0
 """A time counts for so many seconds, or so many times itself if that is longer."""
+FASTER, IN_A_ROW = 0.5, 8
+"""A version has become faster if so many batches of a size in a row took less than this part of what was expected of them."""
 SURE = 3
 """So many batches of a size must have been too slow before it is called too slow: the first one may have been an accident."""
 PROBE_S = 0.5
@@ -27,22 +29,28 @@ NEWEST = 0.2
 class Size:
     """The times of the batches of one size, in seconds."""
 
-    __slots__ = ("_sorted", "_times", "_until", "cautious", "fastest")
+    __slots__ = ("_fast", "_sorted", "_times", "_until", "cautious", "fastest")
 
     def __init__(self) -> None:
         self._times: deque[tuple[float, float]] = deque()
         self._sorted: list[float] = []
+        self._fast = 0
         self._until = self.cautious = self.fastest = 0.0
 
-    def add(self, seconds: float, now: float) -> None:
-        """Keep the time of a batch that has ended now."""
+    def add(self, seconds: float, now: float) -> bool:
+        """Keep the time of a batch that has ended now; tell whether the version has become faster, and forget what was before if so."""
         times = self._sorted
+        self._fast = self._fast + 1 if seconds < FASTER * self.cautious else 0
+        if faster := self._fast == IN_A_ROW:
+            self._times.clear()
+            times.clear()
         while self._times and (self._times[0][0] <= now or len(times) == KEPT):
             del times[bisect_left(times, self._times.popleft()[1])]
         self._until = now + max(FORGET_S, FORGET_TIMES * seconds)
         self._times.append((self._until, seconds))
         insort(times, seconds)
         self.cautious, self.fastest = times[int(CAUTION * len(times))], times[0]
+        return faster
 
     def expected(self, now: float) -> float:
         """Return the time that a batch should hardly exceed."""
@@ -95,10 +103,11 @@ class Estimates:
         self._running.remove(running)
         self.running -= 1
         seconds = now - running.started
-        size = _size(running.rows)
-        if size not in self._sizes:
-            self._sizes[size] = Size()
-        self._sizes[size].add(seconds, now)
+        index = _size(running.rows)
+        size = self._sizes.get(index) or Size()
+        if size.add(seconds, now):
+            self._sizes.clear()  # what is known of other sizes is from slower times
+        self._sizes[index] = size
         self._fastest = min([size.fastest for size in self._sizes.values()])
         self._ended += 1
         self._sure_until = now + max(PROBE_S, seconds)
