@@ -7,7 +7,8 @@ async with Client() as client:
 
 from tessera.client.client import Client
 from tessera.client.inference import InferenceClient
+from tessera.client.queued import QueuedInferenceClient
 from tessera.client.registry import RegistryClient
 from tessera.client.trainer import TrainerClient
 
-__all__ = ["Client", "InferenceClient", "RegistryClient", "TrainerClient"]
+__all__ = ["Client", "InferenceClient", "QueuedInferenceClient", "RegistryClient", "TrainerClient"]

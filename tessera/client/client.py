@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Self
 
 from tessera.client.inference import InferenceClient
+from tessera.client.queued import QueuedInferenceClient
 from tessera.client.registry import RegistryClient
 from tessera.client.trainer import TrainerClient
 from tessera.rpc.channel import open_channel
@@ -44,6 +45,7 @@ class Client:
         self.registry = RegistryClient(registry, self._settings.timeout_s)
         self.trainer = TrainerClient(trainer, self._settings.timeout_s)
         self.inference = InferenceClient(inference, self._settings.timeout_s)
+        self.queued = QueuedInferenceClient(inference, self.registry, self._settings.timeout_s)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:

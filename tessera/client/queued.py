@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from tessera.blob_files import BlobRef
 from tessera.client.calls import call, pages, selector
 from tessera.client.registry import RegistryClient
 from tessera.client.streams import resumed
+from tessera.client.wishes import metadata
 from tessera.times import to_duration
 
 if TYPE_CHECKING:
@@ -102,9 +102,8 @@ class QueuedInferenceClient:
             idempotency_key=idempotency_key,
         )
         await self._add_inputs(request, inputs)
-        wishes = {"tessera-runtime": runtime, "tessera-sticky-key": sticky_key}
-        method = partial(self.stub.SubmitInference, metadata=[(key, value) for key, value in wishes.items() if value])
-        return await call(method, request, timeout_s=self.timeout_s, repeatable=bool(idempotency_key))
+        wishes = metadata(runtime=runtime, sticky_key=sticky_key)
+        return await call(self.stub.SubmitInference, request, timeout_s=self.timeout_s, repeatable=bool(idempotency_key), metadata=wishes)
 
     async def get(self, inference_id: str) -> pb.Inference:
         """Return a request with its attempts. Raises NotFoundError."""

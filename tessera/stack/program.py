@@ -76,8 +76,14 @@ def embedded_programs(home: Home, ports: Ports) -> list[Program]:
         _server(
             "inference",
             ports,
-            env={"REGISTRY_ADDRESS": registry, "CACHE_DIR": str(home.cache), "TORCHSERVE__LOG_FILE": str(home.log_file("torchserve"))},
-            needs=("registry",),
+            env={
+                "REGISTRY_ADDRESS": registry,
+                "CACHE_DIR": str(home.cache),
+                "DATABASE_URL": home.database_url("inference"),
+                "REDIS_URL": redis,
+                "TORCHSERVE__LOG_FILE": str(home.log_file("torchserve")),
+            },
+            needs=("redis", "registry"),
         ),
     ]
 

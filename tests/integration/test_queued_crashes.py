@@ -1,6 +1,6 @@
 """Drills: whatever is killed, frozen or stopped while a queued request is computed, it ends with one result.
 
-Real processes throughout: redis-server, registry and inference servers that share a queue. A gate holds a server in the middle of a request.
+Real processes throughout: redis-server, registry and inference servers that share a queue. A gate holds a server within a request.
 """
 
 import asyncio
