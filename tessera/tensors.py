@@ -5,6 +5,7 @@ here before a model sees it: type, shape, number of bytes, NaN and infinity.
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -44,7 +45,8 @@ MAX_DIMENSIONS = 8
 """More dimensions than this are refused: no model here needs them, and numpy itself ends at 64."""
 
 _PREFIX = "DATA_TYPE_"
-_STRINGS = DTYPES["BYTES"]
+_BOOL, _STRINGS = DTYPES["BOOL"], DTYPES["BYTES"]
+_LITTLE_ENDIAN = sys.byteorder == "little"
 
 
 class Spec(Protocol):
@@ -145,18 +147,20 @@ def from_bytes(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], field:
     if len(data) != expected:
         message = f"{len(data)} bytes came, but shape {list(shape)} of {dtype} needs {expected}"
         raise InvalidArgumentError(message, field=field)
-    if dtype == np.bool_ and data.translate(None, b"\x00\x01"):
+    if dtype == _BOOL and data.translate(None, b"\x00\x01"):
         raise InvalidArgumentError("a BOOL is neither 0 nor 1", field=field)
-    array = np.frombuffer(data, dtype=dtype.newbyteorder("<")).reshape(shape).astype(dtype, copy=False)
-    check_finite(array, field)
-    return array
+    array = np.frombuffer(data, dtype) if _LITTLE_ENDIAN else np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype)
+    check_finite(array, field)  # before it gets more axes, which would cost a third more
+    return array.reshape(shape)
 
 
 def to_bytes(array: Array) -> bytes:
     """Return the elements of an array of one of `DTYPES` as `from_bytes` reads them."""
     if array.dtype == _STRINGS:
         return strings.pack(array)
-    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes(order="C")
+    if _LITTLE_ENDIAN and array.dtype.isnative:
+        return array.tobytes()
+    return array.astype(array.dtype.newbyteorder("<")).tobytes()
 
 
 def check_array(array: Array, spec: Spec, field: str) -> None:

@@ -148,6 +148,7 @@ BAD: dict[str, tuple[Change, type[TesseraError], str, str]] = {
     "an unknown datatype": (set_input(datatype="FP8"), INVALID, "inputs[0].datatype", "unknown datatype 'FP8'"),
     "no datatype": (set_input(datatype=""), INVALID, "inputs[0].datatype", "unknown datatype ''"),
     "another datatype": (set_input(datatype="INT32"), INVALID, "inputs[0].datatype", "FP32 is needed"),
+    "no dimensions": (set_input(shape=[]), INVALID, "inputs[0].shape", r"shape \[\]"),
     "too few dimensions": (set_input(shape=[3]), INVALID, "inputs[0].shape", r"FP32 \[-1, -1\]"),
     "a thousand dimensions": (set_input(shape=[1] * 1000), INVALID, "inputs[0].shape", "of 1000 dimensions"),
     "a negative extent": (set_input(shape=[-1, 3]), INVALID, "inputs[0].shape", r"\[-1, 3\]"),
