@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.fixtures.registry",
     "tests.fixtures.trainer",
     "tests.fixtures.inference",
+    "tests.fixtures.torchserve",
     "tests.fixtures.queued",
     "tests.fixtures.family",
     "tests.fixtures.collector",

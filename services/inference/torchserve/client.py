@@ -107,13 +107,15 @@ class Client:
         )
         self._call("RegisterModel", request, timeout_s=startup_timeout_s + SLACK_S)
 
-    def ready_workers(self, model: str, version: str) -> int:
-        """Return how many workers of a version can compute, as TorchServe says; it says so of a dead one too for a quarter of a second.
+    def ready_workers(self, model: str, version: str) -> list[int]:
+        """Return the pids of the workers of a version that can compute, as TorchServe says.
+
+        It says so of a dead one too for a quarter of a second.
 
         Raises:
             NotFoundError: TorchServe does not have the version.
         """
-        return sum(worker["status"] == "READY" for worker in self._describe(model, version)[0]["workers"])
+        return [worker["pid"] for worker in self._describe(model, version)[0]["workers"] if worker["status"] == "READY"]
 
     def versions(self, model: str) -> list[str]:
         """Return the versions of a model, the default one first; NotFoundError if TorchServe does not have it."""

@@ -73,6 +73,11 @@ class Configuration:
         return cls(directory, first, second, (others[0], others[1], others[2]))
 
     @property
+    def addresses(self) -> tuple[str, str]:
+        """Of the inference and the management API (gRPC), host:port."""
+        return f"{HOST}:{self.inference_port}", f"{HOST}:{self.management_port}"
+
+    @property
     def model_store(self) -> Path:
         """Where archives lie."""
         return self.directory / "store"

@@ -1,11 +1,13 @@
 """A TorchServe that somebody else started, for this server alone: a container in the same pod, for example."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from services.inference.torchserve.client import Client
 from services.inference.torchserve.keys import Keys
 from services.inference.torchserve.settings import TorchServeSettings
+from tessera.errors import NotFoundError
 
 _OUR_VERSION = re.compile(r"\d+\.[0-9a-f]{8}")
 
@@ -17,6 +19,8 @@ class DialledTorchServe:
         settings: Its addresses, keys and model store.
         model_store: The latter.
     """
+
+    local = False
 
     def __init__(self, settings: TorchServeSettings, model_store: Path) -> None:
         self._settings = settings
@@ -30,8 +34,7 @@ class DialledTorchServe:
         self._client = Client(settings.address, settings.management_address, keys)
         self._client.ping()
         for model in self._client.models():
-            for version in filter(_OUR_VERSION.fullmatch, reversed(self._client.versions(model))):
-                self._client.unregister(model, version)
+            self._forget_ours(self._client, model)
         return self._client
 
     def check(self) -> None:
@@ -48,3 +51,9 @@ class DialledTorchServe:
     def close(self) -> None:
         """Disconnect; TorchServe goes on."""
         self.stop()
+
+    @staticmethod
+    def _forget_ours(client: Client, model: str) -> None:
+        with suppress(NotFoundError):  # TorchServe also lists names of models that it could not load
+            for version in filter(_OUR_VERSION.fullmatch, client.versions(model)):
+                client.unregister(model, version)

@@ -1,5 +1,6 @@
 """Keeps a TorchServe alive, and in it the models that shall be there, whatever dies."""
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -28,6 +29,8 @@ class Backend(Protocol):
     """A TorchServe: our own process, or one that is dialled. Used by one thread."""
 
     model_store: Path
+    local: bool
+    """Whether its processes are on this machine."""
 
     def start(self) -> Client:
         """Start or reach it; a TesseraError says why that is not possible."""
@@ -63,6 +66,8 @@ class Registration:
         self.settled = threading.Event()
         """Set once it was ready for the first time, has failed, or is gone."""
         self.error: TesseraError | None = None
+        self.pids: list[int] = []
+        """Of the workers that were ready when it was looked at last."""
         self.lost_at = 0.0
         self.look_at = 0.0
         """When to look after it again, on the clock of `time.monotonic`."""
@@ -136,6 +141,10 @@ class Keeper:
             UnavailableError: TorchServe or the model's worker is gone; they are being started again.
         """
         client = self._client
+        # A request to a dead worker would wait in TorchServe until another one has started.
+        if registration.ready.is_set() and self._backend.local and not all(_lives(pid) for pid in registration.pids):
+            registration.lose(DOUBT_S)
+            self._wake.set()
         if client is None or not registration.ready.is_set():
             raise UnavailableError(f"TorchServe has no worker for {registration.model} now; one is starting", retry_after_s=RETRY_AFTER_S)
         try:
@@ -231,11 +240,13 @@ class Keeper:
             ready = client.ready_workers(registration.model, registration.version)
         except NotFoundError:  # somebody unregistered it
             registration.registered = False
-            ready = 0
+            ready = []
         if not ready:
             self._give_up(client, registration)
-        elif not registration.ready.is_set():
-            log.info("TorchServe has the model", model=registration.model, version=registration.version, workers=ready)
+            return
+        registration.pids = ready
+        if not registration.ready.is_set():
+            log.info("TorchServe has the model", model=registration.model, version=registration.version, workers=len(ready))
             registration.ready.set()
             registration.settle()
 
@@ -271,3 +282,11 @@ class Keeper:
     def _all(self) -> list[Registration]:
         with self._lock:
             return list(self._registrations)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

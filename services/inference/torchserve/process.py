@@ -8,11 +8,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from services.inference.torchserve.client import Client
-from services.inference.torchserve.configuration import HOST, Configuration
+from services.inference.torchserve.configuration import Configuration
 from services.inference.torchserve.keys import Keys
 from tessera.errors import TesseraError, UnavailableError
 from tessera.log_files import bound_log, log_tail
@@ -31,12 +32,23 @@ class TorchServeProcess:
         log_file: Where its output goes.
         threads: Threads that a worker may use.
         start_timeout_s: Seconds that it may take to start.
+        configure: Makes its configuration, anew for each start.
     """
 
-    def __init__(self, log_file: Path, *, threads: int, start_timeout_s: float) -> None:
+    local = True
+
+    def __init__(
+        self,
+        log_file: Path,
+        *,
+        threads: int,
+        start_timeout_s: float,
+        configure: Callable[[Path], Configuration] = Configuration.on_free_ports,
+    ) -> None:
         self._log_file = log_file
         self._threads = threads
         self._start_timeout_s = start_timeout_s
+        self._configure = configure
         self._directory = OwnDirectory()
         self._process: subprocess.Popen[bytes] | None = None
         self.model_store = self._directory.path / "store"
@@ -49,7 +61,7 @@ class TorchServeProcess:
             FailedPreconditionError: TorchServe or Java is not installed.
             UnavailableError: It does not start; the message holds the end of its log.
         """
-        configuration = Configuration.on_free_ports(self._directory.path)
+        configuration = self._configure(self._directory.path)
         configuration.write()
         with self._log_file.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
@@ -61,14 +73,18 @@ class TorchServeProcess:
                 stderr=log,
                 start_new_session=True,  # its workers are in its group, and end with it
             )
-        inference, management = (f"{HOST}:{port}" for port in (configuration.inference_port, configuration.management_port))
-        client = Client(inference, management, Keys(configuration.key_file), configuration.max_message_bytes)
+        client = Client(*configuration.addresses, Keys(configuration.key_file), configuration.max_message_bytes)
         try:
             self._await_answer(client)
         except BaseException:
             client.close()
             raise
         return client
+
+    @property
+    def pid(self) -> int | None:
+        """The process, while there is one."""
+        return self._process.pid if self._process else None
 
     def check(self) -> None:
         """Raise UnavailableError if the process has ended; keep its log small."""

@@ -10,6 +10,7 @@ import grpc
 
 from tessera.errors import (
     AlreadyExistsError,
+    DataLossError,
     DeadlineExceededError,
     FailedPreconditionError,
     NotFoundError,
@@ -55,6 +56,7 @@ TABLE = (
     Row("Predictions", _STATUS.CANCELLED, "RST_STREAM", ResourceExhaustedError, "the batch is larger than TorchServe takes"),
     Row("RegisterModel", _STATUS.UNKNOWN, "", AlreadyExistsError, "TorchServe has this version of the model already"),
     Row("RegisterModel", _STATUS.INTERNAL, "Failed to start workers", FailedPreconditionError, "TorchServe's worker cannot load the graph"),
+    Row("RegisterModel", _STATUS.INTERNAL, "Failed to save model", DataLossError, "the archive is damaged"),
     Row("UnregisterModel", _STATUS.UNKNOWN, "", FailedPreconditionError, "it is the default version, and there are others"),
     # Our keys are wrong or too old; that is no fault of the caller, and no request has been computed.
     Row("", _STATUS.PERMISSION_DENIED, "", UnavailableError, "TorchServe does not take our key"),
