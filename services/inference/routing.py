@@ -31,6 +31,6 @@ class Router:
         if trial is None or selector.WhichOneof("selector") == "version":
             return Prediction(served, options, self._watchers)
         candidate = self._pool.ready(selector.model, trial.rollout.candidate_version)
-        if candidate and trial.chooses_candidate(options.sticky_key):
+        if candidate and candidate.carries(options.runtime) and trial.chooses_candidate(options.sticky_key):
             return Prediction(candidate, options, (*self._watchers, trial.watch_candidate))
         return Prediction(served, options, (*self._watchers, trial.watch_stable(candidate)))

@@ -84,6 +84,10 @@ class ServedModel:
         """Runtimes in which it is loaded, sorted."""
         return self._engines.loaded
 
+    def carries(self, runtime: str) -> bool:
+        """Tell whether it can answer a call that names this runtime, or (empty) none."""
+        return not runtime or runtime in self._engines.names
+
     async def submit(self, inputs: Tensors, options: CallOptions) -> Answer:
         """Compute one request; see `Engines.submit`."""
         return await self._engines.submit(inputs, options)

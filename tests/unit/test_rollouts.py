@@ -39,7 +39,7 @@ class Version(ServedModel):
     """A version whose answers a test decides, and which counts who uses it."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(cast("Any", SimpleNamespace(model="m")), number, "", cast("Any", None), GATE)
+        super().__init__(cast("Any", SimpleNamespace(model="m")), number, "", cast("Any", SimpleNamespace(names=("onnxruntime",))), GATE)
         self.failure: Exception | None = None
         self.gate: asyncio.Event | None = None
         self.outputs: Tensors = {"y": np.array([[1.0, 0.0]])}
@@ -202,6 +202,13 @@ async def test_another_alias_has_no_part_in_it(world: World) -> None:
     world.follow(weight_percent=100.0)
     assert (await world.begin(alias="champion"))._served.version == 2
     assert (await world.begin(alias="steady"))._served.version == 1
+
+
+async def test_a_call_that_names_a_runtime_is_answered_by_a_version_that_has_it(world: World) -> None:
+    world.follow(weight_percent=100.0)
+    for runtime, version in (("onnxruntime", 2), ("torchserve", 1)):
+        prediction = await world.router.begin(ModelSelector(model="m"), CallOptions(runtime=runtime))
+        assert prediction._served.version == version
 
 
 async def test_while_the_candidate_is_not_loaded_the_stable_version_answers_all(world: World) -> None:
