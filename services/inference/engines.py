@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
 
 import structlog
 
@@ -138,7 +139,7 @@ class Engines:
         self._begin(name)
         if task := self._loading.get(name):
             return await asyncio.shield(task)
-        raise self._failures[name][1]
+        raise copy(self._failures[name][1])  # each caller's own: a traceback would grow with every one
 
     def _begin(self, name: str) -> None:
         """Begin to load the version in a runtime, unless that has begun already or has failed just now."""
@@ -151,7 +152,7 @@ class Engines:
         try:
             engine = self._loaded[name] = await self._load(name)
         except TesseraError as error:
-            self._failures[name] = (time.monotonic(), error)
+            self._failures[name] = (time.monotonic(), copy(error))  # without its traceback, which holds what was loaded
             log.warning("a version could not be loaded in a runtime", runtime=name, reason=error.message)
             raise
         finally:

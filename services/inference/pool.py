@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import Coroutine, Iterable
+from copy import copy
 from typing import Any, Protocol
 
 import structlog
 
 from services.inference.catalogue import AliasKey, Catalogue
 from services.inference.leases import Leases, VersionKey
-from services.inference.limits import ModelLimits
+from services.inference.limits import Limits, ModelLimits
 from services.inference.memory import MemoryBudget
 from services.inference.metrics import MODEL_INFO, count_load, keep_models
 from services.inference.rollouts.rollouts import Rollouts
@@ -254,7 +255,7 @@ class Pool:
             async with self._loading:
                 slot.settle(await self._leased(slot))
         except TesseraError as error:
-            slot.settle(type(error)(error.message))  # a new one: this one's traceback holds what was loaded
+            slot.settle(copy(error))  # without its traceback, which holds what was loaded
         except Exception as error:
             log.exception("a version could not be loaded", model=slot.model, version=slot.version)
             slot.settle(TesseraError(f"{type(error).__name__}: {error}"))
@@ -266,6 +267,8 @@ class Pool:
             self._spawn(self._loader.prune())
             if is_interruption(slot.error):
                 self._spawn(self._retry(slot))
+            elif isinstance(slot.error, ResourceExhaustedError):
+                self.limits.follow(slot.model, self)
         self._tidy()
 
     def _activate(self, slot: Slot, served: ServedModel) -> None:
@@ -341,6 +344,10 @@ class Pool:
         log.info("version unloaded", model=slot.model, version=slot.version)
         self._retry_refused()
         await self._loader.prune()
+
+    def apply(self, _limits: Limits) -> None:
+        """Try again what was refused: the registry has changed the limits of a model."""
+        self._retry_refused()
 
     def _retry_refused(self) -> None:
         """Load what was refused for want of memory or of disk, now that there is more of both."""

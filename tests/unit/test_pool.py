@@ -12,7 +12,7 @@ from services.inference.batching import Batcher
 from services.inference.catalogue import AliasKey, Catalogue
 from services.inference.engines import Engine, Engines
 from services.inference.leases import Leases
-from services.inference.limits import Gate, Limits
+from services.inference.limits import Gate, Limits, ModelLimits
 from services.inference.memory import MemoryBudget
 from services.inference.metrics import EngineMetrics
 from services.inference.pool import Pool
@@ -41,6 +41,7 @@ class FakeCatalogue:
         self.revision = 0
         self.caught_up = False
         self.rollouts = Rollouts(cast(RegistryClient, None))
+        self.limits = ModelLimits(LIMITS)
         self._queue: asyncio.Queue[AliasKey] = asyncio.Queue()
 
     def aliases_of(self, model: str) -> dict[str, int]:

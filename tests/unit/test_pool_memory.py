@@ -8,9 +8,11 @@ import pytest
 
 from services.inference.catalogue import Catalogue
 from services.inference.leases import Leases
+from services.inference.limits import ModelLimits
 from services.inference.memory import MemoryBudget
 from services.inference.pool import Pool
 from services.inference.served import ServedModel
+from tessera.api.registry.v1.registry_pb2 import ServingLimits
 from tessera.errors import ResourceExhaustedError
 from tests.fixtures.waiting import until
 from tests.unit.test_pool import FakeLoader, World
@@ -22,13 +24,15 @@ NEED, LIMIT = 10, 25
 class HungryLoader(FakeLoader):
     """Takes memory for each version before it loads it and gives it back when it is unloaded, as the real one does."""
 
-    def __init__(self, memory: MemoryBudget) -> None:
+    def __init__(self, memory: MemoryBudget, limits: ModelLimits) -> None:
         super().__init__()
         self.budget = memory
+        self.limits = limits
 
     async def load(self, model: str, number: int) -> ServedModel:
         with ExitStack() as owned:
-            owned.enter_context(await self.budget.reserve(model, number, NEED))
+            own_limit = self.limits.of(model).max_memory_bytes
+            owned.enter_context(await self.budget.reserve(model, number, NEED, own_limit=own_limit))
             served = await super().load(model, number)
             kept = owned.pop_all()
         unload = served.close
@@ -47,7 +51,8 @@ class HungryWorld(World):
     def __init__(self) -> None:
         super().__init__()
         self.memory = MemoryBudget(LIMIT)
-        self.loader = HungryLoader(self.memory)
+        self.limits = self.catalogue.limits
+        self.loader = HungryLoader(self.memory, self.limits)
         self.pool = Pool(cast(Catalogue, self.catalogue), self.loader, cast(Leases, self.leases), self.memory, max_on_demand=5)
 
 
@@ -97,6 +102,16 @@ async def test_what_did_not_fit_is_loaded_once_something_else_was_unloaded(world
     world.catalogue.set("n", "champion", None)
     await until(lambda: world.answering() == {("m", "champion"): 2})
     await until(lambda: world.states() == {("m", 2): "READY"})
+
+
+async def test_what_its_model_did_not_allow_is_loaded_once_the_limit_is_raised(world: HungryWorld) -> None:
+    world.limits.learn("m", ServingLimits(max_memory_bytes=NEED - 1))
+    world.catalogue.set("m", "champion", 1)
+    await until(lambda: world.states() == {("m", 1): "FAILED"})
+    with pytest.raises(ResourceExhaustedError, match="max_memory_bytes"):
+        await world.find("m")
+    world.limits.learn("m", ServingLimits(max_memory_bytes=NEED))
+    await until(lambda: world.answering() == {("m", "champion"): 1})
 
 
 async def test_a_version_in_use_makes_room_only_when_its_last_user_has_left(world: HungryWorld) -> None:
