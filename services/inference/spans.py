@@ -22,10 +22,11 @@ ROWS = "tessera.rows"
 
 def describe(span: Span, model: str, version: int, answer: Answer | None) -> None:
     """Say in a call's span which version answers it, and how."""
-    span.set_attributes({MODEL: model, VERSION: version})
+    attributes: dict[str, AttributeValue] = {MODEL: model, VERSION: version}
     if answer:
         rows = len(next(iter(answer.outputs.values())))
-        span.set_attributes({RUNTIME: answer.runtime, BATCH_SIZE: answer.batch_size, ROWS: rows})
+        attributes |= {RUNTIME: answer.runtime, BATCH_SIZE: answer.batch_size, ROWS: rows}
+    span.set_attributes(attributes)
 
 
 def record(name: str, started: float, finished: float, parent: Span, links: Sequence[Link] = (), *, error: Exception | None = None) -> None:
