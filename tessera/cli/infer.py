@@ -8,15 +8,11 @@ import typer
 from tessera.cli import output
 from tessera.cli.connection import run
 from tessera.cli.options import Json, Model, pairs
-from tessera.errors import InvalidArgumentError
 from tessera.names import DEFAULT_ALIAS
 
 if TYPE_CHECKING:
     from tessera.client import Client
     from tessera.client.tensor_calls import Inferred
-    from tessera.tensors import Array
-
-MOST_SHOWN = 6
 
 
 def infer(
@@ -31,9 +27,9 @@ def infer(
     json: Json = False,
 ) -> None:
     """Ask any model in plain tensors, as numpy keeps them in files."""
-    import numpy as np
+    from tessera.cli.arrays import load_array, save_arrays, shown
 
-    arrays = {name: _load(Path(path)) for name, path in pairs(inputs, "--input", "NAME=FILE.npy").items()}
+    arrays = {name: load_array(Path(path)) for name, path in pairs(inputs, "--input", "NAME=FILE.npy").items()}
 
     async def main(client: "Client") -> "Inferred":
         chosen = None if version is not None else alias
@@ -41,28 +37,11 @@ def infer(
 
     answer = run(ctx, main)
     if save:
-        texts = {name: array.astype(str) if array.dtype == np.object_ else array for name, array in answer.outputs.items()}
-        np.savez(save, allow_pickle=False, **texts)
+        save_arrays(save, answer.outputs)
     if json:
         values = {name: array.tolist() for name, array in answer.outputs.items()}
         output.print_json({"model": answer.model, "version": answer.version, "runtime": answer.runtime, "outputs": values})
         return
-    rows = [(name, str(array.dtype), list(array.shape), _shown(array)) for name, array in answer.outputs.items()]
+    rows = [(name, str(array.dtype), list(array.shape), shown(array)) for name, array in answer.outputs.items()]
     output.print_table(("OUTPUT", "TYPE", "SHAPE", "VALUES"), rows)
     output.note(f"answered by {answer.model} version {answer.version} on {answer.runtime}")
-
-
-def _load(path: Path) -> "Array":
-    """Return the array of a file; InvalidArgumentError if it is none. Pickled objects are refused."""
-    from numpy.lib.format import read_array
-
-    try:
-        with path.open("rb") as file:
-            return read_array(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InvalidArgumentError(f"{path}: this is not an array of numpy (.npy): {error}") from error
-
-
-def _shown(array: "Array") -> str:
-    values = ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in array.ravel()[:MOST_SHOWN].tolist())
-    return values if array.size <= MOST_SHOWN else f"{values}, ..."

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tessera.cli import alias, experiments, jobs, models, rollout, samples, versions
+from tessera.cli import alias, experiments, jobs, models, queue, rollout, samples, versions
 from tessera.cli.connection import Connection
 from tessera.cli.demo.command import demo
 from tessera.cli.failures import EXIT_CODES_HELP, ReportingGroup
@@ -81,6 +81,7 @@ GROUPS = {
     "alias": alias,
     "rollout": rollout,
     "jobs": jobs,
+    "queue": queue,
     "experiments": experiments,
     "samples": samples,
 }
