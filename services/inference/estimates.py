@@ -144,6 +144,8 @@ class Estimates:
             max_rows: Most rows in a batch.
             now: The moment.
         """
+        if not self._sizes:
+            return 0.0
         if self.running < instances:
             return self.least(rows, now)
         packed = max(1, min(round(self._packed or max_rows), max_rows))

@@ -1,140 +1,17 @@
-"""Batching: answers are never mixed up, and nothing is computed for a caller who has gone."""
+"""Batching: whatever waits is computed together, and nothing is computed for a caller who has gone."""
 
 import asyncio
-import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from itertools import count
-from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from prometheus_client import REGISTRY
 
 from services.inference.batching import Batcher
-from services.inference.limits import Limits
 from services.inference.metrics import EngineMetrics
 from services.inference.options import CallOptions
 from services.inference.runtimes.runtime import Tensors
 from tessera.errors import DeadlineExceededError, InvalidArgumentError, ResourceExhaustedError, TesseraError
-
-POISON = -1.0
-LIMITS = Limits(max_batch=8, threads=1, queue_size=10)
-FOREVER = CallOptions()
-PAST = CallOptions(deadline=0.0)
-names = (f"batching-{number}" for number in count())
-
-
-class Model:
-    """Answers twice its input, counts what it computes, fails on poison, and can be held back."""
-
-    def __init__(self) -> None:
-        self.name = next(names)
-        self.batches: list[list[float]] = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self.running = threading.Semaphore(0)
-
-    def run(self, inputs: Tensors) -> Tensors:
-        rows = inputs["x"]
-        self.batches.append([float(row.flat[0]) for row in rows])
-        self.running.release()
-        assert self.gate.wait(30)
-        if (rows == POISON).any():
-            raise ValueError("poison")
-        return {"y": rows * 2, "first": rows.reshape(len(rows), -1)[:, :1].copy()}
-
-    @property
-    def computed(self) -> list[float]:
-        return [value for batch in self.batches for value in batch]
-
-    def counted(self, metric: str, **labels: str) -> float:
-        return REGISTRY.get_sample_value(metric, {"model": self.name, **labels}) or 0.0
-
-
-class Clock:
-    """Stands in for the module `time`; it stands still until a test moves it."""
-
-    now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@asynccontextmanager
-async def batcher(model: Model, **options: int) -> AsyncIterator[Batcher]:
-    limits = Limits(**{"max_batch": 8, "threads": 1, "queue_size": 100, "instances": 1, **options})
-    made = Batcher(model.run, EngineMetrics.of(model.name, "onnxruntime"), limits, instances=1)
-    yield made
-    model.gate.set()
-    await made.close()
-
-
-def request(*values: float) -> Tensors:
-    return {"x": np.array([[value, value] for value in values], dtype=np.float64)}
-
-
-async def busy(model: Model, batches: Batcher) -> asyncio.Task[Any]:
-    """Hold the model back in a first batch, so that what follows has to queue."""
-    model.gate.clear()
-    task = asyncio.create_task(batches.submit(request(100.0), FOREVER))
-    assert await asyncio.to_thread(model.running.acquire, True, 10)
-    return task
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
-CALLS = st.lists(
-    st.tuples(st.integers(1, 8), st.sampled_from(["wait", "wait", "wait", "cancel", "poison", "expired"]), st.integers(0, 3)),
-    min_size=1,
-    max_size=60,
-)
-
-
-@settings(max_examples=60, deadline=None)
-@given(calls=CALLS, max_rows=st.integers(8, 20), instances=st.integers(1, 3))
-def test_every_caller_gets_the_answer_to_its_own_request(calls: list[tuple[int, str, int]], max_rows: int, instances: int) -> None:
-    async def scenario() -> None:
-        model = Model()
-        ids = count(1)
-
-        async def one(rows: int, fate: str, pause: int, batches: Batcher) -> None:
-            for _ in range(pause):
-                await asyncio.sleep(0)
-            values = [float(next(ids)) for _ in range(rows)]
-            if fate == "poison":
-                values[-1] = POISON
-            call = asyncio.create_task(batches.submit(request(*values), PAST if fate == "expired" else FOREVER))
-            if fate == "cancel":
-                await asyncio.sleep(0)
-                call.cancel()
-            try:
-                answer = await call
-            except asyncio.CancelledError:
-                assert fate == "cancel"
-            except DeadlineExceededError:
-                assert fate == "expired"
-                assert not set(values) & set(model.computed)
-            except TesseraError as error:
-                assert fate == "poison"
-                assert "poison" not in error.message
-            else:
-                assert fate in {"wait", "cancel"}
-                np.testing.assert_array_equal(answer.outputs["y"], request(*values)["x"] * 2)
-                np.testing.assert_array_equal(answer.outputs["first"].ravel(), values)
-
-        async with batcher(model, max_batch=max_rows, instances=instances) as batches:
-            await asyncio.gather(*(one(*call, batches) for call in calls))
-        assert all(len(batch) <= max_rows for batch in model.batches)
-
-    asyncio.run(scenario())
+from tests.fixtures.batching import FOREVER, LIMITS, POISON, Clock, Model, batcher, busy, names, request, until
 
 
 async def test_what_waits_is_computed_together_as_soon_as_the_model_is_free() -> None:

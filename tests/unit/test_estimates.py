@@ -24,7 +24,7 @@ def test_nothing_is_refused_before_anything_was_measured() -> None:
     estimates = Estimates()
     assert until_answer(estimates, NOW) == 0
     estimates.begin(1, NOW, others_wait=False)
-    assert until_answer(estimates, NOW, ahead=1000) == 0
+    assert until_answer(estimates, NOW + 1, ahead=1000) == 0
 
 
 def test_the_time_of_a_batch_is_a_high_quantile_not_a_mean() -> None:
