@@ -3,9 +3,9 @@
 import os
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.inference.torchserve.settings import TorchServeSettings
@@ -101,3 +101,9 @@ class InferenceSettings(ServerSettings):
         600.0, description="Seconds to fetch a version, and again to load and check it; then it is tried again as after any interruption."
     )
     torchserve: TorchServeSettings = Field(default_factory=TorchServeSettings, description="TorchServe, for versions with a .pt2 graph.")
+
+    @model_validator(mode="after")
+    def _check_queue(self) -> Self:
+        if (self.database_url is None) != (self.redis_url is None):
+            raise ValueError("database_url and redis_url belong together: queued inference needs both")
+        return self

@@ -3,6 +3,7 @@
 from typing import Any, cast
 
 from services.inference.__main__ import build_services
+from services.inference.queued.wiring import QueuedInference
 from services.registry.servicer import registry_service
 from services.trainer.servicer import TRAINER_ROLES, WORKER_ROLES
 from tessera.rpc.auth import Role
@@ -59,4 +60,12 @@ def test_inference() -> None:
             "PUBLISHER": set(),
             "OPERATOR": {"RepositoryModelLoad", "RepositoryModelUnload"},
         },
+    }
+
+
+def test_queued_inference() -> None:
+    assert by_role(QueuedInference().service().roles) == {
+        "READER": {"SubmitInference", "GetInference", "ListInferences", "WatchInference", "GetResult", "CancelInference"},
+        "PUBLISHER": set(),
+        "OPERATOR": set(),
     }

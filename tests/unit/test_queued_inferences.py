@@ -5,9 +5,11 @@ from datetime import timedelta
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from pydantic import ValidationError
 
 from services.inference.queued.attempts import Claim, Result
 from services.inference.queued.tables import Outcome, Table
+from services.inference.settings import InferenceSettings
 from tessera.api.inference.v1 import queued_pb2 as pb
 from tessera.blob_files import BlobRef
 from tessera.errors import (
@@ -32,6 +34,12 @@ def dispatched(core: QueuedCore, entry_id: str = "1-0") -> str:
 
 def claimed(core: QueuedCore, inference: pb.Inference, entry_id: str = "1-0", server: str = "a") -> Claim:
     return core.attempts.claim(inference.id, server, dispatched(core, entry_id))
+
+
+def test_a_database_without_a_redis_is_no_queue() -> None:
+    for setting in ({"redis_url": "redis://here"}, {"database_url": "sqlite:////queue.db"}):
+        with pytest.raises(ValidationError, match="database_url and redis_url belong together"):
+            InferenceSettings(**setting)  # type: ignore[arg-type]
 
 
 def test_the_migrations_make_the_tables_of_the_code(queued_core: QueuedCore) -> None:
