@@ -19,9 +19,9 @@ class Role(IntEnum):
     READER = 1
     """Read and predict."""
     PUBLISHER = 2
-    """Also train and register versions, and point an alias at a version of one's own, as jobs do."""
+    """Also train and register versions, point an alias at a version of one's own, as jobs do, and roll a rollout back, as servers do."""
     OPERATOR = 3
-    """Also delete, collect garbage, and point any alias at any version."""
+    """Also delete, collect garbage, point any alias at any version, and roll versions out."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Rollouts from the registry to the answers: real servers follow them, lose no request, and give up a version that is worse."""
 
 import asyncio
+import json
 import threading
 import time
 from collections import Counter
@@ -11,12 +12,14 @@ from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
+from typer.testing import CliRunner
 
 from services.inference.runtimes import onnxruntime as runtime
 from tessera.api.common.v1.common_pb2 import ModelSelector
 from tessera.api.inference.v1.puzzle_pb2 import ClassifyCellRequest
 from tessera.api.inference.v1.serving_pb2 import SERVED_STATE_FAILED, SERVED_STATE_READY, ServedRollout
 from tessera.api.registry.v1 import registry_pb2 as pb
+from tessera.cli.main import app
 from tessera.client.registry import RegistryClient
 from tessera.errors import TesseraError
 from tessera.rpc.channel import open_channel
@@ -256,6 +259,39 @@ async def test_a_candidate_that_cannot_be_loaded_gets_no_traffic(inference_serve
     rollout = await seen(inference_server)
     assert rollout
     assert (rollout.candidate.state, rollout.stable.requests, rollout.candidate.requests) == (SERVED_STATE_FAILED, 20, 0)
+
+
+async def test_the_command_leads_a_version_from_its_first_requests_to_all_of_them(
+    inference_server: InferenceServer, registry_server: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TESSERA_REGISTRY_ADDRESS", registry_server.address)
+    monkeypatch.setenv("TESSERA_INFERENCE_ADDRESS", inference_server.address)
+
+    async def tessera(*words: object) -> Any:
+        result = await asyncio.to_thread(CliRunner().invoke, app, ["rollout", *map(str, words), "--json"])
+        assert result.exit_code == 0, result.stderr
+        return json.loads(result.stdout)
+
+    await publish_version(inference_server.registry, MODEL, STABLE, alias="champion")
+    await publish_version(inference_server.registry, MODEL, CANDIDATE)
+    await inference_server.wait_for_alias(MODEL, 1)
+    assert (await tessera("start", MODEL, "--version", 2, "--weight", 100, "--reason", "try it"))["state"] == "ACTIVE"
+    await follows(inference_server, await inference_server.registry.get_rollout(MODEL))
+    assert [await ask(inference_server) for _ in range(5)] == [2] * 5
+    status = await tessera("status", MODEL)
+    assert (status["rollout"]["reason"], status["server"]["candidate"]["requests"]) == ("try it", 5)
+    assert (await tessera("set", MODEL, "--weight", 1))["weight_percent"] == 1.0
+    assert [one["model"] for one in await tessera("list")] == [MODEL]
+    assert (await tessera("promote", MODEL))["state"] == "PROMOTED"
+    await poll(lambda: gone(inference_server))
+    assert await ask(inference_server) == 2
+    assert await tessera("list") == []
+    assert [(change["state"], change["weight_percent"]) for change in await tessera("history", MODEL)] == [
+        ("PROMOTED", 1.0),
+        ("ACTIVE", 1.0),
+        ("ACTIVE", 100.0),
+    ]
+    assert (await tessera("status", MODEL))["server"] is None
 
 
 def metric(name: str, **labels: str) -> float:

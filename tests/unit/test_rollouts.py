@@ -26,7 +26,7 @@ from services.inference.served import ServedModel
 from tessera.api.common.v1.common_pb2 import ModelSelector
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.client.registry import RegistryClient
-from tessera.errors import ConflictError, InvalidArgumentError, PermissionDeniedError, TesseraError, UnavailableError
+from tessera.errors import ConflictError, DeadlineExceededError, InvalidArgumentError, PermissionDeniedError, TesseraError, UnavailableError
 from tessera.times import to_duration
 from tests.fixtures.waiting import until
 
@@ -248,6 +248,11 @@ async def test_a_candidate_that_fails_is_halted_at_once_and_rolled_back_with_the
     assert "error rate 100.00% (40 of 40) against 0.00%" in world.registry.ended[0][2]
     assert grown("inference_rollout_rollbacks_total", **labels) == 1
     assert metric("inference_rollout_halted", alias="champion") == 1
+
+
+async def test_deadlines_that_the_candidate_misses_count_as_failures(world: World) -> None:
+    world.follow(weight_percent=100.0)
+    assert (await world.calls(100, error=DeadlineExceededError("too late")))[2] == 40
 
 
 async def test_a_candidate_that_is_slow_is_rolled_back(world: World) -> None:
