@@ -6,8 +6,7 @@ has succeeded.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 
 import structlog
 from opentelemetry import context
@@ -20,13 +19,14 @@ from services.trainer.outbox import Outbox
 from services.trainer.registry import Registry
 from services.trainer.watch import JobWatch
 from tessera import telemetry
-from tessera.errors import FailedPreconditionError, NotFoundError, StaleFenceError, TesseraError
+from tessera.errors import FailedPreconditionError, NotFoundError, StaleFenceError
 from tessera.queue import WorkQueue
+from tessera.reconciling import Reconciler, Step
 
 log = structlog.get_logger()
 
 
-class Dispatcher:
+class Dispatcher(Reconciler):
     """A component that hands out jobs.
 
     Args:
@@ -54,6 +54,7 @@ class Dispatcher:
         queue_of: Callable[[str], WorkQueue],
         interval_s: float,
     ) -> None:
+        super().__init__(interval_s)
         self._jobs = jobs
         self._families = families
         self._attempts = attempts
@@ -61,59 +62,18 @@ class Dispatcher:
         self._registry = registry
         self._watch = watch
         self._queue_of = queue_of
-        self._interval_s = interval_s
-        self._wake = asyncio.Event()
-        self._failing: set[str] = set()
-        self._loop: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin the passes."""
         await asyncio.to_thread(self._attempts.renew_all)
-        self._loop = asyncio.create_task(self._run())
+        await super().start()
 
-    async def stop(self) -> None:
-        """End them; what is left is done after the next start."""
-        if self._loop is not None:
-            self._loop.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._loop
-
-    async def check(self) -> None:
-        """Return always: while Redis is away jobs are taken in all the same and dispatched later."""
-
-    def wake(self) -> None:
-        """Ask for a pass now; call it after a change to a job."""
-        self._wake.set()
-
-    async def reconcile(self) -> None:
-        """Make one pass. A step that fails is logged and tried again with the next pass; the others go on."""
-        steps = (
+    def steps(self) -> Sequence[Step]:
+        """Return what a pass consists of."""
+        return (
             *(self._lose, self._find_missing, self._dispatch, self._settle, self._withdraw, self._bury),
             *(self._hold_inputs, self._release_inputs, self._measure),
         )
-        for step in steps:
-            await self._attempt(step)
-
-    async def _run(self) -> None:
-        while True:
-            self._wake.clear()
-            await self.reconcile()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._interval_s):
-                    await self._wake.wait()
-
-    async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
-        name = step.__name__.strip("_")
-        try:
-            await step()
-        except TesseraError as error:
-            if name not in self._failing:  # once, not with every pass
-                log.warning("cannot do this now, will try again", step=name, reason=error.message)
-            self._failing.add(name)
-        except Exception:
-            log.exception("dispatcher step failed, will try again", step=name)
-        else:
-            self._failing.discard(name)
 
     async def _lose(self) -> None:
         for job_id in await asyncio.to_thread(self._attempts.lose_passed):

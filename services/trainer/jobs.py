@@ -8,14 +8,13 @@ from services.trainer.messages import as_json, job_message
 from services.trainer.tables import OPEN, Job, State
 from services.trainer.transitions import end_job, settle_job
 from tessera.api.trainer.v1 import trainer_pb2 as pb
-from tessera.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
+from tessera.errors import AlreadyExistsError, NotFoundError
 from tessera.names import check_name
 from tessera.sql import reading, writing
+from tessera.tables import page_limits
 from tessera.texts import check_text
 from tessera.times import Clock, now
 
-PAGE_SIZE = 100
-LARGEST_PAGE = 1000
 LONGEST_ID = 256
 
 
@@ -120,14 +119,10 @@ class Jobs:
         Raises:
             InvalidArgumentError: The size is not 0 to 1000, the token is not one of ours, or the model has no valid name.
         """
-        if not 0 <= page_size <= LARGEST_PAGE:
-            raise InvalidArgumentError(f"page_size is {page_size}; it takes 1 to {LARGEST_PAGE}, or 0 for {PAGE_SIZE}", field="page_size")
-        if page_token and not (page_token.isascii() and page_token.isdigit() and len(page_token) < 19):
-            raise InvalidArgumentError("page_token was not answered by ListJobs", field="page_token")
-        limit = page_size or PAGE_SIZE
+        limit, before = page_limits(page_size, page_token, "ListJobs")
         query = sa.select(Job).order_by(Job.row.desc()).limit(limit + 1)
-        if page_token:
-            query = query.where(Job.row < int(page_token))
+        if before is not None:
+            query = query.where(Job.row < before)
         if state:
             query = query.where(Job.state.in_([state, State.ENDING] if state == State.RUNNING else [state]))
         if model:

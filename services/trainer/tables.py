@@ -1,17 +1,12 @@
 """The trainer's tables: the truth about jobs. Times are microseconds since 1970 (UTC), so that both databases compare them alike."""
 
 import enum
-from typing import Annotated, Any
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-Name = Annotated[str, mapped_column(sa.String(256))]
-Text = Annotated[str, mapped_column(sa.Text)]
-Json = Annotated[dict[str, Any], mapped_column(sa.JSON)]
-Int64 = Annotated[int, mapped_column(sa.BigInteger)]
-# SQLite counts rows by itself only in a column that is called INTEGER.
-RowId = Annotated[int, mapped_column(sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True)]
+from tessera.tables import Int64, Json, Name, RowId, Text
 
 
 class State(enum.IntEnum):
