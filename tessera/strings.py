@@ -31,6 +31,8 @@ def unpack(data: bytes, count: int, field: str) -> NDArray[Any]:
     items: list[bytes] = []
     position = 0
     while position < len(data):
+        if len(items) == count:
+            raise InvalidArgumentError(f"more strings came than the {count} that the shape needs", field=field)
         start = position + _LENGTH.size
         if start > len(data):
             raise InvalidArgumentError(f"the length of string {len(items)} is cut off: {len(data) - position} bytes of 4", field=field)

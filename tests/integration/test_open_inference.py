@@ -1,5 +1,6 @@
 """The Open Inference Protocol against a real server: every element type, several tensors, versions, parameters, the repository."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from services.inference.pool import LOADS_AT_ONCE
 from tessera.api.openinference.v2 import open_inference_pb2 as pb
 from tessera.api.openinference.v2.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tessera.errors import DeadlineExceededError, FailedPreconditionError, InvalidArgumentError, NotFoundError, UnavailableError
@@ -74,6 +76,11 @@ async def test_every_element_type_goes_through_a_model_unchanged(inference_serve
         assert np.array_equal(array, arrays[f"in_{kind.lower()}"])
 
 
+async def test_a_request_of_very_many_elements_is_answered_like_a_small_one(server: InferenceServer) -> None:
+    a = np.arange(32 * 20_000, dtype=np.float32).reshape(32, 20_000)
+    assert np.array_equal(outputs(await infer(server, "arithmetic", {"a": a, "b": a}))["difference"], np.zeros_like(a))
+
+
 async def test_an_answer_says_who_gave_it_and_returns_the_id(server: InferenceServer) -> None:
     answer = await infer(server, "arithmetic", {"b": B, "a": A}, id="request 7")
     version = await server.registry.get_version("arithmetic", version=1)
@@ -115,17 +122,19 @@ async def test_a_version_that_is_not_loaded_is_loaded_for_the_request(server: In
 
 async def test_a_call_waits_for_a_version_that_is_loading_as_long_as_its_deadline_allows(server: InferenceServer) -> None:
     await publish_network(server.registry, "arithmetic", arithmetic(), alias="")
-    loading = server.pool._loading
-    for _ in range(2):
-        await loading.acquire()  # nothing can be loaded now
+    asked = request("arithmetic", {"a": A, "b": B}, model_version="2")
+    for _ in range(LOADS_AT_ONCE):
+        await server.pool._loading.acquire()  # nothing can be loaded now
+    waiting = asyncio.create_task(send(server, asked))
+    await server.wait_for("arithmetic", 2, "LOADING")
     with pytest.raises(DeadlineExceededError):
-        await send(server, request("arithmetic", {"a": A, "b": B}, model_version="2"), timeout=0.3)
+        await send(server, asked, timeout=0.2)
     assert (await send(server, pb.ModelReadyRequest(name="arithmetic", version="2"), "ModelReady")).ready is False
     index = await send(server, pb.RepositoryIndexRequest(), "RepositoryIndex")
     assert [(entry.version, entry.state) for entry in index.models] == [("1", "READY"), ("2", "LOADING")]
-    for _ in range(2):
-        loading.release()
-    assert (await infer(server, "arithmetic", {"a": A, "b": B}, model_version="2")).model_version == "2"
+    for _ in range(LOADS_AT_ONCE):
+        server.pool._loading.release()
+    assert (await waiting).model_version == "2"
 
 
 async def test_before_the_registry_was_read_calls_are_told_when_to_come_back(registry_server: RegistryServer, tmp_path: Path) -> None:
@@ -214,34 +223,21 @@ async def test_the_index_lists_models_without_a_version_here_too(server: Inferen
     assert await listed(ready=True) == [("arithmetic", "1", "READY")]
 
 
-@pytest.mark.parametrize(
-    ("method", "message", "field"),
-    [
+async def test_repository_calls_that_mean_nothing_here_are_refused(server: InferenceServer) -> None:
+    def load(**parameters: Any) -> pb.RepositoryModelLoadRequest:
+        return pb.RepositoryModelLoadRequest(model_name="arithmetic", parameters=parameters)
+
+    for method, message, field in (
         ("RepositoryIndex", pb.RepositoryIndexRequest(repository_name="s3"), "repository_name"),
-        ("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name="arithmetic", parameters={"config": {}}), "parameters"),
-        (
-            "RepositoryModelLoad",
-            pb.RepositoryModelLoadRequest(model_name="arithmetic", parameters={"version": {"string_param": "two"}}),
-            "parameters.version",
-        ),
-        (
-            "RepositoryModelLoad",
-            pb.RepositoryModelLoadRequest(model_name="arithmetic", parameters={"alias": {"int64_param": 2}}),
-            "parameters.alias",
-        ),
-        (
-            "RepositoryModelLoad",
-            pb.RepositoryModelLoadRequest(
-                model_name="arithmetic", parameters={"version": {"int64_param": 1}, "alias": {"string_param": "champion"}}
-            ),
-            "parameters",
-        ),
-    ],
-)
-async def test_repository_calls_that_mean_nothing_here_are_refused(server: InferenceServer, method: str, message: Any, field: str) -> None:
-    with pytest.raises(InvalidArgumentError) as refused:
-        await send(server, message, method)
-    assert refused.value.field == field
+        ("RepositoryModelLoad", load(config={}), "parameters"),
+        ("RepositoryModelLoad", load(version={"string_param": "two"}), "parameters.version"),
+        ("RepositoryModelLoad", load(alias={"int64_param": 2}), "parameters.alias"),
+        ("RepositoryModelLoad", load(version={"int64_param": 1}, alias={"string_param": "champion"}), "parameters"),
+        ("RepositoryModelUnload", pb.RepositoryModelUnloadRequest(parameters={"alias": {}}), "parameters"),
+    ):
+        with pytest.raises(InvalidArgumentError) as refused:
+            await send(server, message, method)
+        assert refused.value.field == field
 
 
 async def test_statistics_count_requests_rows_batches_and_failures(server: InferenceServer) -> None:

@@ -45,6 +45,19 @@ def test_elements_are_not_copied() -> None:
     assert not codec(-1, 3).decode(request(2, 3))["x"].flags.owndata
 
 
+def test_what_takes_long_to_read_is_not_read_on_the_event_loop() -> None:
+    def large(*shape: int, raw: bool) -> ModelInferRequest:
+        tensor = ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=shape)
+        return ModelInferRequest(inputs=[tensor], raw_input_contents=[b""] if raw else [])
+
+    strings = Codec(manifest_of("m", FILES, inputs=(TensorSpec(name="x", data_type="BYTES", shape=(-1, -1)),)), 3, "digest")
+    assert codec(-1, -1).is_quick(large(32, 3 * 64 * 64, raw=True))
+    assert not codec(-1, -1).is_quick(large(32, 3 * 64 * 64, raw=False))
+    assert not codec(-1, -1).is_quick(large(2**62, 2**62, raw=True))
+    assert strings.is_quick(large(32, 16, raw=True))
+    assert not strings.is_quick(large(32, 3 * 64 * 64, raw=True))
+
+
 @pytest.mark.parametrize(("version", "kind"), [("", None), ("7", "version"), ("champion", "alias"), ("v7", "alias"), ("\u0667", "alias")])
 def test_what_a_version_means(version: str, kind: str | None) -> None:
     assert selector("m", version, "version").WhichOneof("selector") == kind

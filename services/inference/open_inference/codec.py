@@ -1,5 +1,6 @@
 """Requests of the protocol to the inputs of one version, and its outputs to answers."""
 
+import math
 from collections.abc import Sequence
 
 from model_store.manifest import Manifest
@@ -9,6 +10,10 @@ from services.inference.runtimes.runtime import Tensors
 from tessera.api.openinference.v2.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from tessera.errors import InvalidArgumentError
 from tessera.tensors import Array, to_bytes
+
+QUICK_RAW = 1 << 20
+QUICK_OTHERS = 1 << 13
+"""Up to so many elements are read in a millisecond or two: raw numbers, and numbers of protobuf or strings, which are read one by one."""
 
 
 class Codec:
@@ -20,10 +25,11 @@ class Codec:
         digest: Of its manifest.
     """
 
-    __slots__ = ("_inputs", "_names", "_outputs", "_template")
+    __slots__ = ("_has_strings", "_inputs", "_names", "_outputs", "_template")
 
     def __init__(self, manifest: Manifest, version: int, digest: str) -> None:
         self._inputs = {spec.name: InputSpec(spec) for spec in manifest.inputs}
+        self._has_strings = any(spec.data_type == "BYTES" for spec in manifest.inputs)
         self._names = tuple(spec.name for spec in manifest.outputs)
         self._outputs = {spec.name: spec.data_type for spec in manifest.outputs}
         self._template = ModelInferResponse(model_name=manifest.model, model_version=str(version))
@@ -37,6 +43,11 @@ class Codec:
         if len(set(names)) != len(names) or not self._outputs.keys() >= set(names):
             raise refuse_names("outputs", names, self._names)
         return names
+
+    def is_quick(self, request: ModelInferRequest) -> bool:
+        """Tell whether a request can be decoded on the event loop without holding up others."""
+        elements = sum([math.prod(tensor.shape) for tensor in request.inputs])
+        return elements <= (QUICK_RAW if request.raw_input_contents and not self._has_strings else QUICK_OTHERS)
 
     def decode(self, request: ModelInferRequest) -> Tensors:
         """Return every input of the model by its name.

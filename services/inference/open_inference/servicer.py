@@ -1,5 +1,6 @@
 """GRPCInferenceService: the methods of the Open Inference Protocol, over the same versions as the typed services."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version as installed_version
@@ -65,7 +66,8 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
         with prediction:
             codec = self._codec(prediction.served)
             wanted = codec.wanted(request)
-            outputs = await prediction.compute(codec.decode(request))
+            inputs = codec.decode(request) if codec.is_quick(request) else await asyncio.to_thread(codec.decode, request)
+            outputs = await prediction.compute(inputs)
             return codec.answer(request, prediction, outputs, wanted)
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Call) -> pb.ServerLiveResponse:  # noqa: N802
