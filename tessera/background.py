@@ -4,24 +4,23 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import ParamSpec, Self, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
-NICENESS = 10
-"""A thread with as much more gets about a tenth of a CPU that others want as well, and all of one that nobody wants."""
+LOW_PRIORITY = 10
+"""Niceness of a thread that gets about a tenth of a CPU that others want as well, and all of one that nobody wants."""
 
 
-async def in_background(work: Callable[[], T], *, niceness: int = NICENESS) -> T:
-    """Run blocking work in a thread of its own, at low priority, and return what it returns.
+async def in_background(work: Callable[[], T]) -> T:
+    """Run blocking work in a thread of its own and return what it returns.
 
-    Threads and processes that the work starts have the same priority for as long as they live. If the caller is cancelled the thread goes
-    on to its end; it does not keep the process from ending.
-
-    Args:
-        work: What to do.
-        niceness: Added to that of the process, 0 to 19.
+    If the caller is cancelled the thread goes on to its end; unlike one of `asyncio.to_thread` it neither takes up the place of other work
+    nor keeps the process from ending.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
@@ -36,7 +35,6 @@ async def in_background(work: Callable[[], T], *, niceness: int = NICENESS) -> T
 
     def run() -> None:
         result, problem = None, None
-        os.nice(niceness)  # on Linux that is the thread alone
         try:
             result = work()
         except BaseException as error:
@@ -46,3 +44,45 @@ async def in_background(work: Callable[[], T], *, niceness: int = NICENESS) -> T
 
     threading.Thread(target=run, name="background", daemon=True).start()
     return await done
+
+
+class NicedThread:
+    """A thread of another priority that works for one that waits; a context manager that ends it.
+
+    For work outside the interpreter only. A thread of low priority that holds the interpreter's lock when it has to leave its CPU to others
+    stops the whole process until its turn comes again, so what is written in Python stays with the thread that waits.
+
+    Threads and processes that the work starts have the same priority for as long as they live: it cannot be raised again.
+
+    Args:
+        niceness: Added to that of the process, 0 to 19.
+    """
+
+    def __init__(self, niceness: int) -> None:
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        threading.Thread(target=self._run, args=(niceness,), name="niced", daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._calls.put(None)
+
+    def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what the work returns, and raise what it raises."""
+        done: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(work(*args, **kwargs))
+            except BaseException as error:
+                done.set_exception(error)
+
+        self._calls.put(run)
+        return done.result()
+
+    def _run(self, niceness: int) -> None:
+        os.nice(niceness)  # on Linux that is the thread alone
+        while run := self._calls.get():
+            run()
+            del run  # and with it what the work has taken and given

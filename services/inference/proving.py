@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from services.inference.golden import Golden
 from services.inference.memory import MemoryBudget, Reservation
 from services.inference.runtimes.runtime import LoadedModel, Runtime, RuntimeOptions, Tensors
-from tessera.background import NICENESS, in_background
+from tessera.background import LOW_PRIORITY, NicedThread, in_background
 from tessera.errors import UnavailableError
 from tessera.memory import resident_memory
 
@@ -84,9 +84,7 @@ class Prover:
     async def _run(self, proof: "_Proof", owned: ExitStack) -> LoadedModel:
         """Run a proof to its end, or leave it to itself when its time is over or nobody waits any more: a thread cannot be stopped."""
         subject = proof.subject
-        # The threads of a session outlive its loading, and would compute requests at a low priority.
-        low_priority = subject.runtime.in_process and subject.options.threads == 1
-        work = asyncio.ensure_future(in_background(proof.run, niceness=NICENESS if low_priority else 0))
+        work = asyncio.ensure_future(in_background(proof.run))
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await asyncio.shield(work)
@@ -131,26 +129,30 @@ class _Proof:
 
     def run(self) -> LoadedModel:
         """Load, warm up and check the version; see `Prover.prove`."""
-        golden = self.subject.golden()
-        before = resident_memory()
-        loaded = self.subject.load()
-        try:
-            weights = max(self.subject.graph_bytes, resident_memory() - before)
-            self._measure(weights, 0)
+        subject = self.subject
+        # The threads of a session outlive its loading, and would compute requests at a low priority.
+        low_priority = subject.runtime.in_process and subject.options.threads == 1
+        with NicedThread(LOW_PRIORITY if low_priority else 0) as worker:
+            golden = subject.golden()
+            before = resident_memory()
+            loaded = worker.call(subject.load)
+            try:
+                weights = max(subject.graph_bytes, resident_memory() - before)
+                self._measure(weights, 0)
 
-            def step(inputs: Tensors) -> Tensors:
-                if self.stop.is_set():
-                    raise UnavailableError("nobody waits for this load any more")
-                outputs = loaded.run(inputs)
-                self._measure(weights, resident_memory() - before - weights)
-                return outputs
+                def step(inputs: Tensors) -> Tensors:
+                    if self.stop.is_set():
+                        raise UnavailableError("nobody waits for this load any more")
+                    outputs = worker.call(loaded.run, inputs)
+                    self._measure(weights, resident_memory() - before - weights)
+                    return outputs
 
-            golden.warm_up(step, self.subject.max_rows)
-            golden.check(step, self.subject.max_rows)
-        except BaseException:
-            loaded.close()
-            raise
-        return loaded
+                golden.warm_up(step, subject.max_rows)
+                golden.check(step, subject.max_rows)
+            except BaseException:
+                loaded.close()
+                raise
+            return loaded
 
     def _measure(self, weights: int, batch: int) -> None:
         """Correct the estimate by what is seen of the version in this process; batches that are computed together need each their own."""

@@ -1,25 +1,45 @@
-"""Work in the background runs at low priority and disturbs neither the loop nor the end of the process."""
+"""Work in the background disturbs neither the loop, nor others, nor the end of the process."""
 
 import asyncio
 import os
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 
-from tessera.background import NICENESS, in_background
+from tessera.background import LOW_PRIORITY, NicedThread, in_background
 
 
 def niceness() -> int:
     return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
-async def test_work_runs_at_low_priority_and_nothing_else_does() -> None:
+def test_a_niced_thread_has_a_priority_of_its_own() -> None:
     before = niceness()
-    assert await in_background(niceness) == min(before + NICENESS, 19)
-    assert niceness() == before
-    assert await asyncio.to_thread(niceness) == before
+    with NicedThread(LOW_PRIORITY) as thread:
+        assert thread.call(niceness) == min(before + LOW_PRIORITY, 19)
+        assert thread.call(niceness) == min(before + LOW_PRIORITY, 19)
+        assert niceness() == before
+        with pytest.raises(ZeroDivisionError):
+            thread.call(divmod, 1, 0)
+        assert thread.call(divmod, 7, 2) == (3, 1)
+
+
+def test_a_niced_thread_keeps_nothing_that_it_was_given_and_ends() -> None:
+    class Weights:
+        pass
+
+    with NicedThread(0) as thread:
+        weights = Weights()
+        gone = weakref.ref(weights)
+        worker = thread.call(lambda _: threading.current_thread(), weights)
+        del weights
+        thread.call(threading.get_ident)  # the call before is over
+        assert gone() is None
+    worker.join(30)
+    assert not worker.is_alive()
 
 
 async def test_what_the_work_raises_reaches_the_caller() -> None:
