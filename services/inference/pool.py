@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 import structlog
 
-from services.inference.catalogue import AliasKey, Catalogue
+from services.inference.catalogue import Catalogue
 from services.inference.leases import Leases, VersionKey
 from services.inference.limits import Limits, ModelLimits
 from services.inference.memory import MemoryBudget
 from services.inference.metrics import MODEL_INFO, count_load, keep_models
-from services.inference.rollouts.rollouts import Rollouts
+from services.inference.rollouts.rollouts import AliasKey, Rollouts
 from services.inference.served import ServedModel, Slot, State
 from tessera.api.common.v1.common_pb2 import ModelSelector
 from tessera.client.calls import is_interruption, pause_s

@@ -5,17 +5,28 @@ It needs another protobuf than we do, and registers the same messages, so it run
 
 import asyncio
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tessera.api.openinference.v2 import open_inference_pb2
 from tests.fixtures.inference import InferenceServer
 from tests.fixtures.oip import PLAIN, arithmetic, echo, publish_network
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".tools/tritonclient/bin/python"
 SCRIPT = ROOT / "tests/tools/triton_calls.py"
+
+
+def described(messages: Iterable[Any]) -> dict[str, dict[str, list[int]]]:
+    """Return the number and the type of every field of these messages, and of those within them."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for message in messages:
+        found[message.full_name] = {field.name: [field.number, field.type] for field in message.fields}
+        found |= described(message.nested_types)
+    return found
 
 
 @pytest.fixture
@@ -37,6 +48,12 @@ async def found(inference_server: InferenceServer) -> dict[str, Any]:
 
 
 async def test_triton_s_client_finds_everything_that_it_knows(found: dict[str, Any]) -> None:
+    ours = described(open_inference_pb2.DESCRIPTOR.message_types_by_name.values())
+    differences = {
+        f"{message}.{field}" for message, fields in ours.items() for field in fields if found["contract"][message][field] != fields[field]
+    }
+    assert differences == set()
+
     assert (found["live"], found["ready"]) == (True, True)
     assert found["server"]["name"] == "tessera"
     assert found["model_ready"] == [True, True, True, False]

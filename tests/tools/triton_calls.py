@@ -2,12 +2,13 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import tritonclient.grpc as triton
+from tritonclient.grpc import service_pb2
 
 KINDS = {
     "BOOL": np.bool_,
@@ -64,6 +65,15 @@ def refused(call: Callable[[], Any]) -> list[str]:
     return ["answered", ""]
 
 
+def described(messages: Iterable[Any]) -> dict[str, dict[str, list[int]]]:
+    """Return the number and the type of every field of these messages, and of those within them."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for message in messages:
+        found[message.full_name] = {field.name: [field.number, field.type] for field in message.fields}
+        found |= described(message.nested_types)
+    return found
+
+
 def main(address: str) -> dict[str, Any]:
     """Call everything once."""
     client = triton.InferenceServerClient(address)
@@ -74,6 +84,7 @@ def main(address: str) -> dict[str, Any]:
     response = result.get_response()
     client.load_model("arithmetic")
     found: dict[str, Any] = {
+        "contract": described(service_pb2.DESCRIPTOR.message_types_by_name.values()),
         "live": client.is_server_live(),
         "ready": client.is_server_ready(),
         "server": client.get_server_metadata(as_json=True),
