@@ -71,8 +71,9 @@ class Shadows:
         except ResourceExhaustedError:
             self._count("dropped")
         except FailedPreconditionError as error:
+            if not self.outcomes["incomparable"]:  # the next ones will be like it
+                log.warning("a candidate's answers cannot be compared", model=self._model, alias=self._alias, reason=error.message)
             self._count("incomparable")
-            log.warning("a candidate's answer cannot be compared", model=self._model, alias=self._alias, reason=error.message)
         except TesseraError:  # what the model raised stands in the log already
             self._count("failed")
         except Exception:
