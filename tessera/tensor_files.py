@@ -104,7 +104,8 @@ class TensorFileReader:
         return sum(math.prod(shape[1:]) * self.dtypes[name].itemsize for name, shape in self.shapes.items())
 
     def read(self, first: int, last: int) -> dict[str, Array]:
-        """Return the rows from `first` to before `last` of every tensor."""
+        """Return the rows from `first` to before `last`, or to the end, of every tensor."""
+        last = min(last, self.rows)
         return {name: part[first:last] for name, part in self._slices.items()}
 
 
