@@ -243,6 +243,7 @@ class FakeInference(puzzle_pb2_grpc.PuzzleServiceServicer, serving_pb2_grpc.Serv
         answer.candidates.add(column=1, row=0, index=1, probability=0.9, x=0.75, y=0.25)
         answer.answered_by.model, answer.answered_by.version = request.model.model, request.model.version or 7
         answer.answered_by.compute.FromMilliseconds(3)
+        answer.answered_by.runtime = dict(context.invocation_metadata()).get("tessera-runtime", "onnxruntime")
         return answer
 
     def ListServed(self, request: Any, context: Any) -> Any:

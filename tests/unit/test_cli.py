@@ -197,7 +197,8 @@ def test_predict_places_pieces(fakes: Fakes, piece: Path) -> None:
     assert first["answered_by"]["compute"] == 0.003
     table = tessera("predict", "puzzle", piece, "--version", 2)
     assert "90.0%" in table.stdout
-    assert "puzzle version 2" in table.stderr
+    assert "puzzle version 2 on onnxruntime" in table.stderr
+    assert "on torchserve" in tessera("predict", "puzzle", piece, "--runtime", "torchserve").stderr
 
 
 def test_an_unreadable_piece_is_named(fakes: Fakes, tmp_path: Path) -> None:

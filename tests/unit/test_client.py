@@ -287,3 +287,15 @@ def test_the_puzzle_request_names_what_was_asked() -> None:
     assert selector("m", None, "candidate").alias == "candidate"
     assert selector("m", None, None).WhichOneof("selector") is None
     assert puzzle_pb2.ClassifyCellRequest(model=selector("m", None, None)).model.model == "m"
+
+
+def test_wishes_travel_as_metadata_and_no_wish_as_nothing() -> None:
+    from tessera.client.wishes import metadata
+
+    assert metadata() is None
+    assert metadata(priority="low") == (("tessera-priority", "low"),)
+    assert dict(metadata("torchserve", "high", "user 7") or ()) == {
+        "tessera-runtime": "torchserve",
+        "tessera-priority": "high",
+        "tessera-sticky-key": "user 7",
+    }
