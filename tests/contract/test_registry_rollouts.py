@@ -191,38 +191,38 @@ def test_rollouts_are_listed_over_all_models(cells: RegistryCore) -> None:
     assert not second.next_page_token
 
 
-@pytest.mark.parametrize(
-    ("changes", "field"),
-    [
-        ({"model": "No"}, "model"),
-        ({"alias": "7"}, "alias"),
-        ({"candidate_version": 0}, "version"),
-        ({"candidate_version": 1}, "candidate_version"),
-        ({"weight_percent": 100.1}, "weight_percent"),
-        ({"weight_percent": float("nan")}, "weight_percent"),
-        ({"shadow_percent": -1.0}, "shadow_percent"),
-        ({"reason": "x" * 1025}, "reason"),
-        ({"guard": pb.RolloutGuard(min_requests=0)}, "guard.min_requests"),
-        ({"guard": pb.RolloutGuard(min_requests=2001)}, "guard.min_requests"),
-        ({"guard": pb.RolloutGuard(max_error_rate_increase=1.5)}, "guard.max_error_rate_increase"),
-        ({"guard": pb.RolloutGuard(max_latency_ratio=0.5)}, "guard.max_latency_ratio"),
-        ({"guard": pb.RolloutGuard(max_latency_ratio=float("inf"))}, "guard.max_latency_ratio"),
-        ({"guard": pb.RolloutGuard(min_latency_increase=to_duration(-1))}, "guard.min_latency_increase"),
-        ({"guard": pb.RolloutGuard(window=to_duration(0.5))}, "guard.window"),
-    ],
-)
-def test_a_rollout_that_cannot_be_is_refused(cells: RegistryCore, changes: dict[str, Any], field: str) -> None:
-    with pytest.raises(InvalidArgumentError) as caught:
-        start(cells, **changes)
-    assert caught.value.field == field
+BAD_STARTS: list[tuple[dict[str, Any], str]] = [
+    ({"model": "No"}, "model"),
+    ({"alias": "7"}, "alias"),
+    ({"candidate_version": 0}, "version"),
+    ({"candidate_version": 1}, "candidate_version"),
+    ({"weight_percent": 100.1}, "weight_percent"),
+    ({"weight_percent": float("nan")}, "weight_percent"),
+    ({"shadow_percent": -1.0}, "shadow_percent"),
+    ({"reason": "x" * 1025}, "reason"),
+    ({"guard": pb.RolloutGuard(min_requests=0)}, "guard.min_requests"),
+    ({"guard": pb.RolloutGuard(min_requests=2001)}, "guard.min_requests"),
+    ({"guard": pb.RolloutGuard(max_error_rate_increase=1.5)}, "guard.max_error_rate_increase"),
+    ({"guard": pb.RolloutGuard(max_latency_ratio=0.5)}, "guard.max_latency_ratio"),
+    ({"guard": pb.RolloutGuard(max_latency_ratio=float("inf"))}, "guard.max_latency_ratio"),
+    ({"guard": pb.RolloutGuard(min_latency_increase=to_duration(-1))}, "guard.min_latency_increase"),
+    ({"guard": pb.RolloutGuard(window=to_duration(0.5))}, "guard.window"),
+]
+
+
+def test_a_rollout_that_cannot_be_is_refused(cells: RegistryCore) -> None:
+    for changes, field in BAD_STARTS:
+        with pytest.raises(InvalidArgumentError) as caught:
+            start(cells, **changes)
+        assert caught.value.field == field
     with pytest.raises(NotFoundError, match="never had a rollout"):
         current(cells)
 
 
-@pytest.mark.parametrize("changes", [{"model": "dots"}, {"alias": "nowhere"}, {"candidate_version": 9}])
-def test_a_rollout_needs_a_model_an_alias_and_a_version(cells: RegistryCore, changes: dict[str, Any]) -> None:
-    with pytest.raises(NotFoundError):
-        start(cells, **changes)
+def test_a_rollout_needs_a_model_an_alias_and_a_version(cells: RegistryCore) -> None:
+    for changes in ({"model": "dots"}, {"alias": "nowhere"}, {"candidate_version": 9}):
+        with pytest.raises(NotFoundError):
+            start(cells, **changes)
     with pytest.raises(NotFoundError):
         cells.registry.rollouts.history("dots", "", PageRequest())
 
@@ -236,19 +236,19 @@ def test_a_rollout_ends_only_as_promoted_rolled_back_or_aborted(cells: RegistryC
         end(cells, pb.ROLLOUT_STATE_ROLLED_BACK)
 
 
-@pytest.mark.parametrize(
-    ("changes", "what"),
-    [
-        ({"task": {"name": "lego_parts", "revision": 1}}, "task"),
-        ({"inputs": [{"name": "picture", "data_type": "FP32", "shape": [-1, 3, 64, 64]}]}, "inputs"),
-        ({"inputs": [{"name": "image", "data_type": "FP32", "shape": [-1, 3, 32, 32]}]}, "inputs"),
-        ({"outputs": [{"name": "logits", "data_type": "FP16", "shape": [-1, 950]}]}, "outputs"),
-    ],
-)
-def test_a_version_that_takes_other_requests_cannot_stand_in(cells: RegistryCore, changes: dict[str, Any], what: str) -> None:
-    cells.registry.versions.create("cells", Artifact("cells", 9, changes=changes).store(cells.store), tags={})
-    with pytest.raises(FailedPreconditionError, match=f"the {what} of the stable version are"):
-        start(cells, candidate_version=4)
+OTHERS: list[tuple[dict[str, Any], str]] = [
+    ({"task": {"name": "lego_parts", "revision": 1}}, "task"),
+    ({"inputs": [{"name": "picture", "data_type": "FP32", "shape": [-1, 3, 64, 64]}]}, "inputs"),
+    ({"inputs": [{"name": "image", "data_type": "FP32", "shape": [-1, 3, 32, 32]}]}, "inputs"),
+    ({"outputs": [{"name": "logits", "data_type": "FP16", "shape": [-1, 950]}]}, "outputs"),
+]
+
+
+def test_a_version_that_takes_other_requests_cannot_stand_in(cells: RegistryCore) -> None:
+    for changes, what in OTHERS:
+        other = cells.registry.versions.create("cells", Artifact("cells", 9, changes=changes).store(cells.store), tags={})
+        with pytest.raises(FailedPreconditionError, match=f"the {what} of the stable version are"):
+            start(cells, candidate_version=other.version)
 
 
 def test_a_version_may_have_other_classes(cells: RegistryCore) -> None:
