@@ -5,24 +5,23 @@ import json
 import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
-from opentelemetry import context
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
-from tessera.api.inference.v1.puzzle_pb2 import ClassifyCellResponse
+from tessera.api.common.v1.common_pb2 import ModelSelector
+from tessera.api.inference.v1.puzzle_pb2 import ClassifyCellRequest, ClassifyCellResponse
+from tessera.api.inference.v1.puzzle_pb2_grpc import PuzzleServiceStub
 from tessera.cli.main import app
 from tessera.client.inference import InferenceClient
 from tessera.client.registry import RegistryClient
-from tessera.errors import InvalidArgumentError
 from tessera.rpc.channel import open_channel
-from tessera.telemetry import extract
 from tests.fixtures.collector import Collector
 from tests.fixtures.inference import InferenceProcess, TinyModel, piece, poll, publish_version, tensor
 from tests.fixtures.registry import RegistryProcess
@@ -45,34 +44,35 @@ def inference(registry_process: RegistryProcess, tmp_path: Path, collector: tupl
         process.kill()
 
 
+class Caller:
+    """Calls without our client, which would begin traces of its own if another test has set this process up to record them."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self._stub = PuzzleServiceStub(channel)
+
+    async def ask(self, seed: int, trace_id: str = "", *, sampled: bool = True, image: bytes = b"") -> ClassifyCellResponse:
+        """Call as somebody whose own trace is recorded, or is not, or who has none."""
+        selector = ModelSelector(model=MODEL)
+        request = (
+            ClassifyCellRequest(model=selector, image=image) if image else ClassifyCellRequest(model=selector, tensor=tensor(piece(seed)))
+        )
+        metadata = (("traceparent", f"00-{trace_id}-{'1' * 16}-{int(sampled):02x}"),) if trace_id else ()
+        answer: ClassifyCellResponse = await self._stub.ClassifyCell(request, metadata=metadata)
+        return answer
+
+
 @pytest.fixture
-async def client(inference: InferenceProcess, registry_process: RegistryProcess) -> AsyncIterator[InferenceClient]:
-    async with open_channel(registry_process.address) as to_registry, open_channel(inference.address) as channel:
+async def caller(inference: InferenceProcess, registry_process: RegistryProcess) -> AsyncIterator[Caller]:
+    async with open_channel(registry_process.address) as to_registry, grpc.aio.insecure_channel(inference.address) as channel:
         await publish_version(RegistryClient(to_registry), MODEL, TinyModel(marker=1), alias="champion")
-        made = InferenceClient(channel)
+        client = InferenceClient(channel)
 
         async def served() -> bool:
-            return any("champion" in one.aliases for one in (await made.list_served()).versions)
+            return any("champion" in one.aliases for one in (await client.list_served()).versions)
 
-        await poll(served)
-        yield made
-
-
-@contextmanager
-def trace_of(trace_id: str, *, sampled: bool) -> Iterator[None]:
-    """Call as somebody whose own trace is recorded, or is not."""
-    token = context.attach(extract({"traceparent": f"00-{trace_id}-{'1' * 16}-{int(sampled):02x}"}))
-    try:
-        yield
-    finally:
-        context.detach(token)
-
-
-async def ask(client: InferenceClient, seed: int, trace_id: str = "", *, sampled: bool = True) -> ClassifyCellResponse:
-    if not trace_id:
-        return await client.classify_cell(tensor(piece(seed)), MODEL)
-    with trace_of(trace_id, sampled=sampled):
-        return await client.classify_cell(tensor(piece(seed)), MODEL)
+        await poll(served, 40)
+        yield Caller(channel)
 
 
 def attributes(span: Any) -> dict[str, Any]:
@@ -85,14 +85,14 @@ def _get(url: str, accept: str) -> tuple[str, str]:
 
 
 async def test_one_trace_from_the_client_to_the_runtime_for_those_calls_that_their_callers_record(
-    inference: InferenceProcess, client: InferenceClient, collector: tuple[Collector, str]
+    inference: InferenceProcess, caller: Caller, collector: tuple[Collector, str]
 ) -> None:
     recorded = [uuid.uuid4().hex for _ in range(6)]
     unrecorded, refused = uuid.uuid4().hex, uuid.uuid4().hex
-    answers = await asyncio.gather(*(ask(client, seed, trace_id) for seed, trace_id in enumerate(recorded)))
-    await asyncio.gather(ask(client, 7), ask(client, 8, unrecorded, sampled=False))
-    with trace_of(refused, sampled=True), pytest.raises(InvalidArgumentError):
-        await client.classify_cell(b"no picture", MODEL)
+    answers = await asyncio.gather(*(caller.ask(seed, trace_id) for seed, trace_id in enumerate(recorded)))
+    await asyncio.gather(caller.ask(7), caller.ask(8, unrecorded, sampled=False))
+    with pytest.raises(grpc.aio.AioRpcError, match="INVALID_ARGUMENT"):
+        await caller.ask(9, refused, image=b"no picture")
     assert await asyncio.to_thread(inference.stop) == 0  # which sends what is left
     spans = collector[0].spans["inference"]
     by_id = {span.span_id: span for span in spans}
@@ -104,7 +104,7 @@ async def test_one_trace_from_the_client_to_the_runtime_for_those_calls_that_the
     batches = [span for span in spans if span.name == "inference.batch"]
     for trace_id, answer in zip(recorded, answers, strict=True):
         call = calls[trace_id]
-        assert call.parent_span_id.hex() == "1" * 16  # in this test there is no span of the client's between
+        assert call.parent_span_id.hex() == "1" * 16
         said = answer.answered_by
         assert attributes(call) == {
             **{"rpc.system": "grpc", "rpc.service": "tessera.api.inference.v1.PuzzleService", "rpc.method": "ClassifyCell"},
@@ -122,11 +122,11 @@ async def test_one_trace_from_the_client_to_the_runtime_for_those_calls_that_the
 
 
 async def test_a_scraper_that_asks_for_openmetrics_gets_an_example_of_each_phase_for_recorded_calls_alone(
-    inference: InferenceProcess, client: InferenceClient
+    inference: InferenceProcess, caller: Caller
 ) -> None:
     recorded = uuid.uuid4().hex
-    await ask(client, 1, recorded)
-    await asyncio.gather(ask(client, 2), ask(client, 3, uuid.uuid4().hex, sampled=False))
+    await caller.ask(1, recorded)
+    await asyncio.gather(caller.ask(2), caller.ask(3, uuid.uuid4().hex, sampled=False))
     url = f"http://127.0.0.1:{inference.metrics_port}/metrics"
     phases = [f"inference_{phase}_seconds_bucket" for phase in ("decode", "queue", "compute", "encode", "total")]
     names = [*phases, "inference_batch_size_bucket", "grpc_server_handling_seconds_bucket"]
@@ -137,7 +137,7 @@ async def test_a_scraper_that_asks_for_openmetrics_gets_an_example_of_each_phase
         samples = [sample for family in parse(page) for sample in family.samples if sample.exemplar]
         return {(sample.name, sample.exemplar.labels["trace_id"]) for sample in samples} == {(name, recorded) for name in names}
 
-    await poll(examples)
+    await poll(examples, 40)
     kind, page = await asyncio.to_thread(_get, url, "text/plain")
     assert kind.startswith("text/plain")
     assert recorded not in page
@@ -145,13 +145,13 @@ async def test_a_scraper_that_asks_for_openmetrics_gets_an_example_of_each_phase
 
 
 async def test_sampled_requests_can_be_listed_downloaded_and_computed_again(
-    registry_process: RegistryProcess, client: InferenceClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry_process: RegistryProcess, caller: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TESSERA_REGISTRY_ADDRESS", registry_process.address)
     monkeypatch.setenv("TESSERA_HOME", str(tmp_path / "home"))
     trace_id = uuid.uuid4().hex
-    await ask(client, 1, trace_id)
-    await ask(client, 2)
+    await caller.ask(1, trace_id)
+    await caller.ask(2)
 
     async def run(*arguments: str) -> Any:
         result = await asyncio.to_thread(CliRunner().invoke, app, ["samples", *arguments, "--json"])
@@ -161,7 +161,7 @@ async def test_sampled_requests_can_be_listed_downloaded_and_computed_again(
     async def both() -> bool:
         return len(await run("list", MODEL)) == 2
 
-    await poll(both)
+    await poll(both, 40)
     listed = await run("list", MODEL, "--version", "1")
     assert trace_id in [sample["trace_id"] for sample in listed]
     written = (await run("download", MODEL, "--to", str(tmp_path / "samples")))["files"]
