@@ -229,6 +229,7 @@ async def test_a_candidate_that_is_slow_is_rolled_back(servers: tuple[InferenceS
     assert Counter([await try_it(other) for _ in range(30)]) == {1: 30}
 
 
+@pytest.mark.slow
 async def test_without_the_registry_a_bad_candidate_is_left_at_once_and_rolled_back_when_it_returns(
     registry_process: RegistryProcess, tmp_path: Path, trouble: Trouble
 ) -> None:
