@@ -12,6 +12,8 @@ from prometheus_client import REGISTRY
 from model_store.manifest import Manifest
 from services.inference.runtimes import Runtimes
 from services.inference.runtimes.runtime import RuntimeOptions, Tensors
+from tessera.api.inference.v1.puzzle_pb2 import ClassifyCellResponse
+from tessera.api.registry.v1.registry_pb2 import ServingLimits
 from tessera.errors import DeadlineExceededError, ResourceExhaustedError, TesseraError
 from tests.fixtures.inference import InferenceServer, TinyModel, piece, poll, publish_version, serve_inference, tensor
 from tests.fixtures.registry import RegistryServer
@@ -23,15 +25,21 @@ class SlowModel:
     """A runtime and its model, which a test can hold back; it notes the mean of every piece that it computes, and fails on a black one."""
 
     instances = 1
+    in_process = True
 
     def __init__(self) -> None:
         self.tiny = TinyModel(marker=2)
         self.gate = threading.Event()
         self.gate.set()
         self.computed: list[float] = []
+        self.options = RuntimeOptions()
         self.closed = False
 
+    def memory_for(self, graph_bytes: int) -> int:
+        return graph_bytes
+
     def load(self, manifest: Manifest, graph: Path, options: RuntimeOptions) -> "SlowModel":
+        self.options = options
         return self
 
     def run(self, inputs: Tensors) -> Tensors:
@@ -72,11 +80,11 @@ def counted(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, {"model": "slow", **labels}) or 0.0
 
 
-def ask(server: InferenceServer, seed: int) -> "asyncio.Task[object]":
+def ask(server: InferenceServer, seed: int) -> "asyncio.Task[ClassifyCellResponse]":
     return asyncio.create_task(server.client.classify_cell(tensor(piece(seed)), "slow"))
 
 
-async def hold(server: InferenceServer, slow: SlowModel) -> "asyncio.Task[object]":
+async def hold(server: InferenceServer, slow: SlowModel) -> "asyncio.Task[ClassifyCellResponse]":
     """Keep the model busy with a first request."""
     slow.gate.clear()
     first = ask(server, 100)
@@ -182,3 +190,66 @@ async def test_requests_wait_for_a_version_that_is_being_loaded_within_their_dea
     await server.wait_for("slow", 2, "LOADING")
     slow.gate.set()
     assert {answer.answered_by.version for answer in await asyncio.gather(*waiting)} == {2}
+
+
+async def limit(server: InferenceServer, **limits: int) -> None:
+    """Set the limits of the slow model in the registry, and wait until the server has them."""
+    model = await server.registry.update_model("slow", serving=ServingLimits(**limits))
+    await poll(lambda: server.pool.revision >= model.revision)
+
+
+async def test_calls_above_the_concurrency_of_a_model_are_refused_until_the_registry_allows_more(
+    server: InferenceServer, slow: SlowModel
+) -> None:
+    before = counted("inference_shed_total", reason="concurrency")
+    await limit(server, max_concurrency=1)
+    first = await hold(server, slow)
+    with pytest.raises(ResourceExhaustedError, match="1 calls are in flight") as refused:
+        await ask(server, 1)
+    assert refused.value.retry_after_s
+    assert counted("inference_shed_total", reason="concurrency") == before + 1
+    await limit(server)
+    second = ask(server, 2)
+    await wait_in_flight(server, 2)
+    slow.gate.set()
+    await asyncio.gather(first, second)
+    assert not slow.saw(1)
+    await limit(server, max_concurrency=1)
+    await ask(server, 3)  # those that have ended make room
+
+
+async def test_limits_of_the_registry_hold_for_loaded_versions_at_once_and_those_of_other_models_do_not(
+    server: InferenceServer, slow: SlowModel
+) -> None:
+    await server.registry.create_model("other")
+    await server.registry.update_model("other", serving=ServingLimits(queue_size=1))
+    await limit(server, queue_size=4, instances=2, max_batch=1)
+    first = await hold(server, slow)
+    second = ask(server, 1)
+    await poll(lambda: slow.saw(1))  # beside the first one
+    queued = [ask(server, seed) for seed in (2, 3, 4, 5)]
+    await wait_in_flight(server, 6)
+    with pytest.raises(ResourceExhaustedError, match="4 requests wait already"):
+        await ask(server, 6)
+    slow.gate.set()
+    answers = await asyncio.gather(first, second, *queued)
+    assert [answer.answered_by.batch_size for answer in answers] == [1] * 6
+
+
+async def test_limits_are_known_to_versions_that_are_loaded_later(server: InferenceServer, slow: SlowModel) -> None:
+    await limit(server, threads=3, instances=2, queue_size=1)
+    await publish_version(server.registry, "slow", TinyModel(marker=2), alias="champion", architecture="another")
+    await server.wait_for_alias("slow", 2)
+    assert slow.options == RuntimeOptions(threads=3, instances=2)
+
+
+async def test_a_call_of_high_priority_goes_before_those_that_wait(server: InferenceServer, slow: SlowModel) -> None:
+    await limit(server, max_batch=1)
+    first = await hold(server, slow)
+    normal = ask(server, 1)
+    await wait_in_flight(server, 2)
+    high = asyncio.create_task(server.client.classify_cell(tensor(piece(2)), "slow", priority="high"))
+    await wait_in_flight(server, 3)
+    slow.gate.set()
+    await asyncio.gather(first, normal, high)
+    assert slow.computed == [round(float(piece(seed).mean()), 5) for seed in (100, 2, 1)]
