@@ -16,8 +16,8 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 Phase = Literal["decode", "queue", "compute"]
 """Where a request was when its deadline passed."""
-Reason = Literal["queue_full", "deadline", "concurrency", "memory", "draining"]
-"""Why a request was refused: no room in the queue, no hope to meet its deadline, a limit of its model, or a server that stops."""
+Reason = Literal["queue_full", "deadline", "concurrency"]
+"""Why a request was refused: no room in the queue, no hope to meet its deadline, or as many calls of its model as there may be."""
 
 DECODE = Histogram("inference_decode_seconds", "Time to decode and preprocess a request", ["model"], SECONDS)
 QUEUE = Histogram("inference_queue_seconds", "Time that a request waits for its batch", ["model", "runtime"], SECONDS)
