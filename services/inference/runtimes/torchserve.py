@@ -22,6 +22,8 @@ from services.inference.torchserve.process import TorchServeProcess
 GRAPH = ".pt2"
 """A program with its weights."""
 HANDLER = Path(__file__).parents[1] / "torchserve" / "handler.py"
+CALLS_PER_WORKER = 2
+"""While a worker computes one batch, the next is on its way through Java: a worker is never idle while requests wait."""
 WORKER_BYTES = 350_000_000
 """A Python worker that has imported torch."""
 LOAD_FACTOR = 3
@@ -66,7 +68,7 @@ class TorchServeRuntime:
     in_process = False
 
     def __init__(self, backend: Backend, settings: InferenceSettings) -> None:
-        self.instances = settings.torchserve.workers
+        self.instances = CALLS_PER_WORKER * settings.torchserve.workers
         self._keeper = Keeper(backend, settings.torchserve)
 
     def memory_for(self, graph_bytes: int) -> int:
@@ -84,7 +86,8 @@ class TorchServeRuntime:
         version = f"{manifest.version or 0}.{uuid.uuid4().hex[:8]}"  # the same version may be loaded again before it is unloaded
         archive = self._keeper.model_store / f"{manifest.model}-{version}.mar"
         pack_mar(manifest, graph, HANDLER, archive, version=version, threads=options.threads)
-        registration = Registration(manifest.model, version, archive.name, options.instances)
+        workers = -(-options.instances // CALLS_PER_WORKER)
+        registration = Registration(manifest.model, version, archive.name, workers)
         try:
             self._keeper.add(registration)
         except BaseException:
