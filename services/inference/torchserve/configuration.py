@@ -103,7 +103,6 @@ class Configuration:
         package = Path(spec.submodule_search_locations[0])
         return (
             str(self.java_home / "bin" / "java"),
-            "-XX:+UseSerialGC",  # one small heap; the other collectors start a thread for each core
             f"-Dmodel_server_home={package.parent}",
             f"-Djava.io.tmpdir={self.directory / 'tmp'}",
             f"-Dlog4j.configurationFile=file://{self.directory / 'log4j2.xml'}",
