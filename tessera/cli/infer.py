@@ -7,7 +7,7 @@ import typer
 
 from tessera.cli import output
 from tessera.cli.connection import run
-from tessera.cli.options import Json, Model, pairs
+from tessera.cli.options import Json, Model
 from tessera.names import DEFAULT_ALIAS
 
 if TYPE_CHECKING:
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 def infer(
     ctx: typer.Context,
     model: Model,
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="NAME=FILE.npy or FILE.npz; the first axis is the batch.")],
     *,
-    inputs: Annotated[list[str], typer.Option("--input", metavar="NAME=FILE.npy", help="An input; the first axis is the batch.")],
     outputs: Annotated[list[str] | None, typer.Option("--output", help="An output to answer; all of them by default.")] = None,
     version: Annotated[int | None, typer.Option("--version", min=1, help="An exact version.", show_default="the alias")] = None,
     alias: Annotated[str, typer.Option("--alias", help="Which version, by alias.")] = DEFAULT_ALIAS,
-    save: Annotated[Path | None, typer.Option("--save", help="Write the outputs into this .npz file.", dir_okay=False)] = None,
+    save: Annotated[Path | None, typer.Option("--save", help="Write the outputs into this file: .npz, or .npy for a single one.", dir_okay=False)] = None,
     json: Json = False,
 ) -> None:
     """Ask any model in plain tensors, as numpy keeps them in files."""
-    from tessera.cli.arrays import load_array, save_arrays, shown
+    from tessera.cli.arrays import load_arrays, save_arrays, shown
 
-    arrays = {name: load_array(Path(path)) for name, path in pairs(inputs, "--input", "NAME=FILE.npy").items()}
+    arrays = load_arrays(inputs)
 
     async def main(client: "Client") -> "Inferred":
         chosen = None if version is not None else alias

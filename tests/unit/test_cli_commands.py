@@ -63,13 +63,13 @@ ARGUMENTS: dict[tuple[str, ...], list[tuple[str, ...]]] = {
     ("samples", "download"): [("puzzle", "--to", "{here}")],
     ("train",): [("puzzle_cells", "--architecture", "cells_exp4", "--model", "puzzle")],
     ("predict",): [("puzzle", "{here}/piece.png")],
-    ("infer",): [("puzzle", "--input", "image={here}/image.npy", "--output", "image", "--save", "{here}/answer.npz")],
+    ("infer",): [("puzzle", "image={here}/image.npy", "--output", "image", "--save", "{here}/answer.npz")],
     ("down",): [()],
     ("logs",): [(), ("registry",)],
 }
 """Arguments with which each command succeeds against the small servers; `{here}` is a directory of the test."""
-ON_A_WHOLE_STACK = {("up",), ("status",), ("demo",)}
-"""Their `--json` is tested where a whole stack runs."""
+ON_A_WHOLE_STACK = {("up",), ("status",), ("demo",), *(("queue", name) for name in ("submit", "list", "show", "watch", "result", "cancel"))}
+"""Their `--json` is tested where a whole stack, or an inference server with its queue, runs."""
 LINES = {("jobs", "watch"), ("logs",)}
 """Commands whose JSON is one object a line."""
 

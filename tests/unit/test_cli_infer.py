@@ -13,7 +13,7 @@ def test_tensors_go_there_and_come_back(fakes: Fakes, tmp_path: Path) -> None:
     images, names = np.arange(8, dtype=np.float32).reshape(1, 8), np.array([["one", "zwölf"]])
     np.save(tmp_path / "images.npy", images)
     np.save(tmp_path / "names.npy", names)
-    given = ("--input", f"image={tmp_path}/images.npy", "--input", f"name={tmp_path}/names.npy")
+    given = (f"image={tmp_path}/images.npy", f"name={tmp_path}/names.npy")
     result = tessera("infer", "puzzle", *given, "--save", tmp_path / "answer.npz", "--json")
     assert result.exit_code == 0, result.stderr
     answer = json.loads(result.stdout)
@@ -32,6 +32,6 @@ def test_a_file_that_holds_no_array_is_named(fakes: Fakes, tmp_path: Path, conte
     path = tmp_path / "image.npy"
     if content is not None:
         path.write_bytes(content)
-    result = tessera("infer", "puzzle", "--input", f"image={path}")
+    result = tessera("infer", "puzzle", f"image={path}")
     assert result.exit_code == 1
     assert "image.npy: this is not an array of numpy" in result.stderr.replace("\n", "")

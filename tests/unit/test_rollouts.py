@@ -1,159 +1,24 @@
 """Which version answers during a rollout, and what becomes of one that is worse; versions, registry and clock are a test's own."""
 
 import asyncio
-import random
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from itertools import pairwise
-from types import SimpleNamespace
-from typing import Any, cast
 
 import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
-from services.inference.batches import Answer
-from services.inference.calls import Prediction
-from services.inference.limits import Gate, Limits
 from services.inference.options import CallOptions, Priority
-from services.inference.pool import Pool
-from services.inference.rollouts.rollouts import Rollouts
 from services.inference.rollouts.shadows import MOST_AT_ONCE
 from services.inference.rollouts.splitting import position
-from services.inference.routing import Router
 from services.inference.runtimes.runtime import Tensors
-from services.inference.served import ServedModel
 from tessera.api.common.v1.common_pb2 import ModelSelector
 from tessera.api.registry.v1 import registry_pb2 as pb
-from tessera.client.registry import RegistryClient
 from tessera.errors import ConflictError, DeadlineExceededError, InvalidArgumentError, PermissionDeniedError, TesseraError, UnavailableError
-from tessera.times import to_duration
+from tests.fixtures.trial import KEYS, World, grown, metric, world
 from tests.fixtures.waiting import until
 
-GATE = Gate("m", Limits(max_batch=8, threads=1, queue_size=8, max_concurrency=1))
-INPUTS: Tensors = {"x": np.ones((1, 2), np.float32)}
-KEYS = [f"user-{number}" for number in range(2000)]
-
-
-class Version(ServedModel):
-    """A version whose answers a test decides, and which counts who uses it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(cast("Any", SimpleNamespace(model="m")), number, "", cast("Any", SimpleNamespace(names=("onnxruntime",))), GATE)
-        self.failure: Exception | None = None
-        self.gate: asyncio.Event | None = None
-        self.outputs: Tensors = {"y": np.array([[1.0, 0.0]])}
-        self.asked: list[CallOptions] = []
-
-    async def submit(self, inputs: Tensors, options: CallOptions) -> Answer:
-        self.asked.append(options)
-        if self.gate:
-            await self.gate.wait()
-        if self.failure:
-            raise self.failure
-        return Answer(self.outputs, 1, 0.0, 0.0, "onnxruntime")
-
-
-class Registry:
-    """Ends rollouts, or fails as a test wishes."""
-
-    def __init__(self) -> None:
-        self.failures: list[Exception] = []
-        self.tries = 0
-        self.ended: list[tuple[str, int, str]] = []
-
-    async def end_rollout(self, model: str, outcome: int, *, alias: str, reason: str, expected_revision: int) -> None:
-        assert (model, outcome) == ("m", pb.ROLLOUT_STATE_ROLLED_BACK)
-        self.tries += 1
-        if self.failures:
-            raise self.failures.pop(0)
-        self.ended.append((alias, expected_revision, reason))
-
-
-class World:
-    """A router over a stable version 1 and a candidate 2 that are both loaded."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.registry = Registry()
-        self.rollouts = Rollouts(cast(RegistryClient, self.registry), random.Random(7), lambda: self.now)
-        self.stable, self.candidate = Version(1), Version(2)
-        self.loaded = {1: self.stable, 2: self.candidate}
-        self.router = Router(cast(Pool, self))
-
-    async def find(self, selector: ModelSelector) -> ServedModel:
-        return self.loaded[selector.version or 1]
-
-    def ready(self, model: str, version: int) -> ServedModel | None:
-        return self.loaded.get(version)
-
-    def follow(self, **changes: Any) -> pb.Rollout:
-        guard = pb.RolloutGuard(
-            min_requests=40,
-            max_error_rate_increase=0.1,
-            max_latency_ratio=2.0,
-            min_latency_increase=to_duration(0.001),
-            window=to_duration(60),
-        )
-        fields: dict[str, Any] = {
-            "id": 1,
-            "model": "m",
-            "alias": "champion",
-            "stable_version": 1,
-            "candidate_version": 2,
-            "weight_percent": 50.0,
-            "guard": guard,
-            "state": pb.ROLLOUT_STATE_ACTIVE,
-            "revision": 1,
-        }
-        rollout = pb.Rollout(**(fields | changes))
-        self.rollouts.follow(rollout)
-        return rollout
-
-    async def begin(self, key: str = "", **selector: Any) -> Prediction:
-        return await self.router.begin(ModelSelector(model="m", **selector), CallOptions(sticky_key=key))
-
-    async def call(self, key: str = "", *, error: BaseException | None = None) -> int:
-        """Make one call of the champion, which ends with an error if one is given; return which version was asked."""
-        prediction = await self.begin(key)
-        served = prediction._served
-        try:
-            with prediction:
-                await prediction.compute(INPUTS)
-                if error:
-                    raise error
-        except (TesseraError, asyncio.CancelledError, ZeroDivisionError):
-            pass
-        return served.version
-
-    async def calls(self, count: int = 1000, **kwargs: Any) -> Counter[int]:
-        return Counter([await self.call(**kwargs) for _ in range(count)])
-
-    async def by_key(self) -> dict[str, int]:
-        return {key: (await self.begin(key))._served.version for key in KEYS}
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World()
-    yield made
-    await made.rollouts.stop()
-
-
-def metric(name: str, **labels: str) -> float:
-    return REGISTRY.get_sample_value(name, {"model": "m", **labels}) or 0.0
-
-
-@pytest.fixture
-def grown() -> Callable[..., float]:
-    """Tell by how much a metric has grown since it was asked for first."""
-    before: dict[tuple[Any, ...], float] = {}
-
-    def growth(name: str, **labels: str) -> float:
-        now = metric(name, **labels)
-        return now - before.setdefault((name, *labels.items()), now)
-
-    return growth
+__all__ = ["grown", "world"]
 
 
 async def test_without_a_rollout_the_stable_version_answers_all(world: World) -> None:
