@@ -23,7 +23,7 @@ def infer(
     outputs: Annotated[list[str] | None, typer.Option("--output", help="An output to answer; all of them by default.")] = None,
     version: Annotated[int | None, typer.Option("--version", min=1, help="An exact version.", show_default="the alias")] = None,
     alias: Annotated[str, typer.Option("--alias", help="Which version, by alias.")] = DEFAULT_ALIAS,
-    save: Annotated[Path | None, typer.Option("--save", help="Write the outputs into this file: .npz, or .npy for a single one.", dir_okay=False)] = None,
+    save: Annotated[Path | None, typer.Option("--save", help="Write the outputs there: .npz, or .npy for one.", dir_okay=False)] = None,
     json: Json = False,
 ) -> None:
     """Ask any model in plain tensors, as numpy keeps them in files."""
