@@ -97,12 +97,15 @@ async def test_deadlines_end_calls_with_the_status_that_says_so() -> None:
 
     async def action(request: bytes, context: Any) -> bytes:
         remaining.append(context.time_remaining())
-        await asyncio.Event().wait()
+        if request == b"wait":
+            await asyncio.Event().wait()
         return request
 
     async with serving(action) as address, grpc.aio.insecure_channel(address) as channel:
-        assert await status_of(channel.unary_unary(UNARY)(b"ping", timeout=0.2)) is StatusCode.DEADLINE_EXCEEDED
-        assert 0 < remaining[0] < 0.3  # milliseconds are rounded up on the way
+        unary = channel.unary_unary(UNARY)
+        await unary(b"ping", timeout=30)
+        assert 0 < remaining[0] < 30.1  # milliseconds are rounded up on the way
+        assert await status_of(unary(b"wait", timeout=0.2)) is StatusCode.DEADLINE_EXCEEDED
 
 
 async def test_a_stream_waits_for_a_reader_that_is_slow() -> None:
@@ -120,7 +123,7 @@ async def test_a_stream_waits_for_a_reader_that_is_slow() -> None:
         answers = aiter(channel.unary_stream(f"/{NAME}/Spread")(b"ping"))
         assert await anext(answers) == b"first"
         before = -1
-        while before != written:  # until it stands still, or has run to its end
+        while not written or before != written:  # until it stands still, or has run to its end
             before = written
             await asyncio.sleep(0.2)
         assert 0 < written < chunks, "the server ran ahead of a reader that reads nothing"

@@ -11,7 +11,7 @@ from services.inference.metrics import EngineMetrics
 from services.inference.options import CallOptions
 from services.inference.runtimes.runtime import Tensors
 from tessera.errors import DeadlineExceededError, InvalidArgumentError, ResourceExhaustedError, TesseraError
-from tests.fixtures.batching import FOREVER, LIMITS, POISON, Clock, Model, batcher, busy, names, request, until
+from tests.fixtures.batching import FOREVER, LIMITS, POISON, Model, batcher, busy, names, request, stopped_clock, until
 
 
 async def test_what_waits_is_computed_together_as_soon_as_the_model_is_free() -> None:
@@ -69,14 +69,15 @@ async def test_a_request_that_comes_too_late_is_not_computed() -> None:
     assert model.counted("inference_deadline_expired_total", phase="decode") == 1
 
 
-async def test_a_request_that_expires_in_the_queue_is_not_computed() -> None:
+async def test_a_request_that_expires_in_the_queue_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model()
+    clock = stopped_clock(monkeypatch)
     async with batcher(model) as batches:
         first = await busy(model, batches)
-        deadline = time.monotonic() + 0.05
-        late = asyncio.create_task(batches.submit(request(1.0), CallOptions(deadline)))
+        late = asyncio.create_task(batches.submit(request(1.0), CallOptions(clock.now + 1)))
         on_time = asyncio.create_task(batches.submit(request(2.0), FOREVER))
-        await until(lambda: time.monotonic() > deadline)
+        await asyncio.sleep(0)
+        clock.now += 2
         model.gate.set()
         with pytest.raises(DeadlineExceededError):
             await late
@@ -85,13 +86,17 @@ async def test_a_request_that_expires_in_the_queue_is_not_computed() -> None:
     assert model.counted("inference_deadline_expired_total", phase="queue") == 1
 
 
-async def test_a_caller_cancelled_by_its_deadline_is_counted_as_expired() -> None:
+async def test_a_caller_cancelled_by_its_deadline_is_counted_as_expired(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model()
+    clock = stopped_clock(monkeypatch)
     async with batcher(model) as batches:
         first = await busy(model, batches)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.02):
-                await batches.submit(request(1.0), CallOptions(time.monotonic() + 0.02))
+        late = asyncio.create_task(batches.submit(request(1.0), CallOptions(clock.now + 1)))
+        await asyncio.sleep(0)
+        clock.now += 1
+        late.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await late
         model.gate.set()
         await first
     assert model.computed == [100.0]
@@ -151,9 +156,7 @@ async def test_one_bad_request_does_not_fail_its_neighbours() -> None:
 
 async def test_a_request_that_expires_while_a_failed_batch_is_retried_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model()
-    clock = Clock()
-    monkeypatch.setattr("services.inference.batches.time", clock)
-    monkeypatch.setattr("services.inference.batching.time", clock)
+    clock = stopped_clock(monkeypatch)
 
     def run(inputs: Tensors) -> Tensors:
         if len(inputs["x"]) > 1:

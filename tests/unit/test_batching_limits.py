@@ -10,7 +10,7 @@ from services.inference.metrics import EngineMetrics
 from services.inference.options import CallOptions
 from services.inference.runtimes.runtime import Tensors
 from tessera.errors import InvalidArgumentError, ResourceExhaustedError, TesseraError
-from tests.fixtures.batching import FOREVER, LIMITS, POISON, Clock, Model, batcher, busy, names, request, until
+from tests.fixtures.batching import FOREVER, LIMITS, POISON, Model, batcher, busy, names, request, stopped_clock, until
 
 
 async def test_new_limits_hold_at_once_for_what_waits_and_for_what_comes() -> None:
@@ -74,9 +74,7 @@ async def test_a_runtime_that_tries_to_end_the_thread_fails_the_request_alone() 
 
 async def test_what_cannot_end_in_time_is_refused_at_once_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model()
-    clock = Clock()
-    monkeypatch.setattr("services.inference.batches.time", clock)
-    monkeypatch.setattr("services.inference.batching.time", clock)
+    clock = stopped_clock(monkeypatch)
     async with batcher(model) as batches:
         first = await busy(model, batches)
         clock.now += 10
