@@ -3,7 +3,7 @@
     python -m benchmarks.loading [--seconds 4] [--cycles 300] [--json FILE] [--plot FILE]
 
 One server answers 100 requests a second (Poisson) of one model, in rounds that take turns: nothing else happens, or versions of another
-model (weights of 13 MB) are loaded and unloaded all the time. Health checks beside them show how long the server's event loop is held up.
+model (weights of 12 MB) are loaded and unloaded all the time. Health checks beside them show how long the server's event loop is held up.
 Then versions are loaded and unloaded until there were as many cycles as asked for; the memory is looked at after each.
 """
 

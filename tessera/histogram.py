@@ -37,7 +37,7 @@ class Series:
         self._exemplars: dict[int, Exemplar] = {}
 
     def observe(self, value: float, trace_id: str = "") -> None:
-        """Count a value; with a trace id (see `exemplar_id`) it becomes the example of its bucket."""
+        """Count a value; with a trace id (see `exemplar_id`) it becomes the exemplar of its bucket."""
         bucket = bisect_left(self._bounds, value)
         self._counts[bucket] += 1
         self._sum += value

@@ -12,7 +12,6 @@ from benchmarks.serving.publishing import MODEL
 RAW = "raw onnxruntime in process"
 ECHO = "echo grpc.aio"
 DIRECT = "torchserve direct"
-OURS = "ours onnxruntime OIP raw"
 
 CLOSED = tuple(Load("closed", clients) for clients in (1, 8, 32))
 BATCHES = tuple(Load("batch", clients, items=32) for clients in (1, 4))

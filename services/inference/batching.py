@@ -27,8 +27,6 @@ from tessera.histogram import exemplar_id
 
 log = structlog.get_logger()
 
-CLOCK_SKEW_S = 0.01
-"""gRPC may cancel a call this long before its deadline passes on our clock."""
 SHORTEST_RETRY_S = 0.001
 
 
@@ -130,7 +128,7 @@ class Batcher:
 
     def _forget(self, request: Request) -> None:
         """Take a request whose caller is gone out of the queue, if it still waits there."""
-        if self._queue.discard(request) and time.monotonic() >= request.options.deadline - CLOCK_SKEW_S:
+        if self._queue.discard(request) and request.options.ended_by_deadline(time.monotonic()):
             self._metrics.expired("queue")
 
     def _fill(self) -> None:
@@ -176,7 +174,7 @@ class Batcher:
         queue_s = outcome.started - request.queued
         self._metrics.queue.observe(queue_s, exemplar_id(request.span))
         if request.future.done():  # the caller went away meanwhile
-            if time.monotonic() >= request.options.deadline - CLOCK_SKEW_S:
+            if request.options.ended_by_deadline(time.monotonic()):
                 self._metrics.expired("compute")
             return
         result = outcome.result

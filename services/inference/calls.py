@@ -20,9 +20,6 @@ from tessera.api.inference.v1.serving_pb2 import AnsweredBy
 from tessera.errors import FailedPreconditionError, TesseraError
 from tessera.histogram import exemplar_id
 
-CLOCK_SKEW_S = 0.01
-"""gRPC may cancel a call this long before its deadline passes on our clock."""
-
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -186,7 +183,7 @@ class Prediction:
             return error.code
         if not isinstance(error, asyncio.CancelledError):
             return "INTERNAL"
-        if time.monotonic() < self._options.deadline - CLOCK_SKEW_S:
+        if not self._options.ended_by_deadline(time.monotonic()):
             return "CANCELLED"
         if self._inputs is None:
             self._served.metrics.expired("decode")

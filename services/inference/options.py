@@ -13,6 +13,8 @@ from tessera.errors import InvalidArgumentError
 from tessera.names import shown
 
 MAX_STICKY_KEY = 256
+CLOCK_SKEW_S = 0.01
+"""gRPC may cancel a call this long before its deadline passes on our clock."""
 
 
 class Priority(IntEnum):
@@ -38,6 +40,10 @@ class CallOptions:
     priority: Priority = Priority.NORMAL
     sticky_key: str = ""
     runtime: str = ""
+
+    def ended_by_deadline(self, now: float) -> bool:
+        """Tell whether a call that is cancelled now is so because of its deadline, not by its caller."""
+        return now >= self.deadline - CLOCK_SKEW_S
 
 
 def call_options(context: grpc.aio.ServicerContext[Any, Any]) -> CallOptions:

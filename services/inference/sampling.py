@@ -44,7 +44,6 @@ class _Sample:
     name: SampleName
     tensors: Mapping[str, NDArray[Any]]
     facts: dict[str, str]
-
     size_bytes: int
 
     def encoded(self) -> bytes:

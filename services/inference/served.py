@@ -21,7 +21,7 @@ from tessera.errors import TesseraError
 
 @dataclass(frozen=True)
 class ServedTask:
-    """A task that this server has a typed service for.
+    """A task whose versions this server can serve.
 
     Args:
         name: As in manifests.

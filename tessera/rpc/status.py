@@ -109,5 +109,5 @@ def _rich_status(error: grpc.RpcError) -> Status | None:
 
 
 def _clip(text: str, limit: int) -> str:
-    encoded = text.encode()
-    return text if len(encoded) <= limit else encoded[: limit - 3].decode(errors="ignore") + "..."
+    encoded = text.encode(errors="replace")  # Python reads file names that are no UTF-8 as lone surrogates
+    return encoded.decode() if len(encoded) <= limit else encoded[: limit - 3].decode(errors="ignore") + "..."

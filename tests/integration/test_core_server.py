@@ -3,11 +3,14 @@
 import asyncio
 import random
 from typing import Any
+from unittest.mock import Mock
 
 import grpc
 import pytest
 from grpc import StatusCode
 
+from tessera.errors import InvalidArgumentError
+from tessera.rpc.core.server import CoreServer
 from tests.fixtures.echo import KINDS, NAME, Echo, call, serving
 
 UNARY = f"/{NAME}/Unary"
@@ -139,3 +142,24 @@ async def test_a_refused_stream_of_requests_tells_why_however_early_it_is_refuse
     async with serving() as address, grpc.aio.insecure_channel(address) as channel:
         for _ in range(50):
             assert await status_of(call(channel, "Collect")) is StatusCode.PERMISSION_DENIED
+
+
+async def test_a_call_that_is_given_up_before_its_handler_begins_is_forgotten() -> None:
+    server = CoreServer([], [])
+    given_up = Mock(cancelled=False)
+    server._begin(given_up)
+    server._on_cancel(given_up)  # in the same turn of the event loop
+    await asyncio.gather(given_up.task, return_exceptions=True)
+    assert given_up.task.cancelled()
+    assert not server._open
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_reason_that_is_no_unicode_reaches_the_caller_all_the_same(kind: str) -> None:
+    async def refuse(request: bytes, context: Any) -> bytes:
+        raise InvalidArgumentError("no file \udce9")  # how Python reads a file name in Latin-1
+
+    async with serving(refuse) as address, grpc.aio.insecure_channel(address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match="no file") as caught:
+            await call(channel, kind, timeout=30)
+        assert caught.value.code() is StatusCode.INVALID_ARGUMENT

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -37,6 +38,7 @@ MESSAGE_OVERHEAD = 64 << 10
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
+@dataclass(frozen=True)
 class Desk:
     """What the servicer stands before.
 
@@ -49,22 +51,12 @@ class Desk:
         message_bytes: Largest message that is sent.
     """
 
-    def __init__(
-        self,
-        *,
-        intake: Intake,
-        inferences: Inferences,
-        changes: Changes[pb.Inference],
-        dispatcher: Dispatcher,
-        store: Store,
-        message_bytes: int,
-    ) -> None:
-        self.intake = intake
-        self.inferences = inferences
-        self.changes = changes
-        self.dispatcher = dispatcher
-        self.store = store
-        self.message_bytes = message_bytes
+    intake: Intake
+    inferences: Inferences
+    changes: Changes[pb.Inference]
+    dispatcher: Dispatcher
+    store: Store
+    message_bytes: int
 
 
 class QueuedInferenceServicer(QueuedInferenceServiceServicer):

@@ -1,4 +1,4 @@
-"""The numbers of rollouts on /metrics. What each one tells stands in docs/guides/rollouts.md."""
+"""The numbers of rollouts on /metrics. What each one tells stands in docs/guides/observability.md."""
 
 from prometheus_client import Counter, Gauge
 

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Seconds = Annotated[float, Field(gt=0)]
+from tessera.settings import Seconds
 
 
 class TorchServeSettings(BaseModel):

@@ -111,7 +111,8 @@ class Call:
     def finish(self, response: Any = None) -> None:
         """End the call with the status that was set, after `response` if there is one."""
         answer = () if response is None else (cygrpc.SendMessageOperation(self._serialized(response), _NO_FLAGS),)
-        status = cygrpc.SendStatusFromServerOperation(self._trailing, self._code.value[0], self._details.encode(), _NO_FLAGS)
+        details = self._details.encode(errors="replace")  # what cannot be sent must not keep the caller waiting
+        status = cygrpc.SendStatusFromServerOperation(self._trailing, self._code.value[0], details, _NO_FLAGS)
         self._call.start_server_batch((*self._head(), *answer, status), _ignore)
 
     def fail(self, code: grpc.StatusCode, details: str) -> None:

@@ -151,7 +151,6 @@ class CoreServer:
 
     def _begin(self, call: Call) -> None:
         if not call.cancelled:
-            self._open.add(call)
             call.task = self._loop.create_task(self._answer(call))
 
     def _on_cancel(self, call: Call) -> None:
@@ -160,6 +159,7 @@ class CoreServer:
 
     async def _answer(self, call: Call) -> None:
         """Run the handler of a call and end the call, whatever happens."""
+        self._open.add(call)  # not before: a task that is cancelled before it begins would never take the call out again
         try:
             call.finish(await _response(call))
         except grpc.aio.AbortError:
@@ -168,8 +168,8 @@ class CoreServer:
         except asyncio.CancelledError:
             call.fail(grpc.StatusCode.CANCELLED, "the call was given up")
         except Exception as error:
+            call.fail(grpc.StatusCode.UNKNOWN, f"unexpected {type(error).__name__}")  # first: logs can fail too
             log.exception("a handler failed", method=call.path)
-            call.fail(grpc.StatusCode.UNKNOWN, f"unexpected {type(error).__name__}")
         finally:
             self._open.discard(call)
 
