@@ -85,3 +85,25 @@ def test_batches_are_counted_once_for_all_their_requests() -> None:
     assert (statistics.failures, statistics.failed_s) == (1, 0.5)
     assert statistics.last_ms > 0
     assert Statistics().last_ms == 0
+
+
+def test_a_shape_of_a_million_extents_is_not_multiplied_out() -> None:
+    tensor = ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[2**62] * 1_000_000)  # its product takes an hour
+    endless = ModelInferRequest(inputs=[tensor], raw_input_contents=[b""])
+    codec(-1, 3).is_quick(endless)
+    with pytest.raises(InvalidArgumentError, match="1000000 dimensions"):
+        codec(-1, 3).decode(endless)
+
+
+def test_an_extent_below_0_does_not_make_a_large_request_small() -> None:
+    tensors = [ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=shape) for shape in ((2**40, 1), (-(2**40), 1))]
+    assert not codec(-1, 3).is_quick(ModelInferRequest(inputs=tensors))
+
+
+@pytest.mark.parametrize(("name", "version", "field"), [("x" * 129, "", "model_name"), ("m", "a" * 129, "model_version")])
+def test_a_name_that_is_too_long_is_refused_and_not_kept(name: str, version: str, field: str) -> None:
+    kept = selector.cache_info().currsize
+    with pytest.raises(InvalidArgumentError, match="at most 128 characters") as caught:
+        selector(name, version, "model_version")
+    assert caught.value.field == field
+    assert selector.cache_info().currsize == kept

@@ -9,7 +9,7 @@ from services.inference.open_inference.specs import InputSpec, refuse_names
 from services.inference.runtimes.runtime import Tensors
 from tessera.api.openinference.v2.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from tessera.errors import InvalidArgumentError
-from tessera.tensors import Array, to_bytes
+from tessera.tensors import MAX_DIMENSIONS, Array, to_bytes
 
 QUICK_RAW = 1 << 20
 QUICK_OTHERS = 1 << 13
@@ -46,7 +46,8 @@ class Codec:
 
     def is_quick(self, request: ModelInferRequest) -> bool:
         """Tell whether a request can be decoded on the event loop without holding up others."""
-        elements = sum([math.prod(tensor.shape) for tensor in request.inputs])
+        # No more extents are looked at than a tensor may have: the product of a million, in integers without bounds, takes hours.
+        elements = sum([abs(math.prod(tensor.shape[:MAX_DIMENSIONS])) for tensor in request.inputs])
         return elements <= (QUICK_RAW if request.raw_input_contents and not self._has_strings else QUICK_OTHERS)
 
     def decode(self, request: ModelInferRequest) -> Tensors:

@@ -10,7 +10,9 @@ from services.inference.options import CallOptions, Priority, call_options, chec
 from tessera.api.common.v1.common_pb2 import ModelSelector
 from tessera.api.openinference.v2.open_inference_pb2 import InferParameter, ModelInferRequest
 from tessera.errors import InvalidArgumentError
+from tessera.names import shown
 
+LONGEST_NAME = 128
 LARGEST_VERSION = (1 << 63) - 1
 PRIORITIES = {0: Priority.NORMAL, 1: Priority.HIGH, 2: Priority.NORMAL, 3: Priority.LOW}
 """Triton's numbers: 1 is the highest, 0 the default."""
@@ -26,8 +28,11 @@ def selector(name: str, version: str, field: str) -> ModelSelector:
         field: Path of the version in the request, for errors.
 
     Raises:
-        InvalidArgumentError: A number beyond 64 bits.
+        InvalidArgumentError: A name or alias beyond 128 characters, which must not be kept in the cache, or a number beyond 64 bits.
     """
+    if len(name) > LONGEST_NAME or len(version) > LONGEST_NAME:
+        too_long = field if len(version) > LONGEST_NAME else field.replace("version", "name")
+        raise InvalidArgumentError(f"{shown(max(name, version, key=len))} is no name; at most {LONGEST_NAME} characters", field=too_long)
     if not version:
         return ModelSelector(model=name)
     if not (version.isascii() and version.isdecimal()):
