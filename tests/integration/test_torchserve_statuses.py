@@ -33,7 +33,7 @@ from tessera.errors import (
 
 HANDLER = Path(__file__).parents[1] / "fakes" / "torchserve_handler.py"
 MOST_BYTES = 8_000_000
-RESPONSE_S = 3
+RESPONSE_S = 60
 
 
 def small(directory: Path) -> Configuration:
@@ -67,8 +67,8 @@ class Server:
     def add(self, name: str, data: bytes) -> None:
         (self.process.model_store / name).write_bytes(data)
 
-    def register(self, name: str, model: str = "m") -> None:
-        self.client.register(model, name, workers=1, response_timeout_s=RESPONSE_S, startup_timeout_s=60)
+    def register(self, name: str, model: str = "m", response_s: int = RESPONSE_S) -> None:
+        self.client.register(model, name, workers=1, response_timeout_s=response_s, startup_timeout_s=60)
 
     def tell(self, order: str, *, version: str = "1") -> bytes:
         return self.client.predict("m", version, order.encode(), RESPONSE_S)
@@ -156,8 +156,11 @@ def test_a_worker_that_dies_under_a_request_is_unavailable(server: Server) -> No
 
 
 def test_a_batch_that_takes_too_long_is_deadline_exceeded(server: Server, tmp_path: Path) -> None:
-    assert type(raised(lambda: server.tell(f"wait {tmp_path / 'never'}"))) is DeadlineExceededError
-    server.tell_until_it_lives()
+    server.add("hasty.mar", archive("5", HANDLER.read_text()))
+    server.register("hasty.mar", response_s=1)
+    order = f"wait {tmp_path / 'never'}".encode()
+    assert type(raised(lambda: server.client.predict("m", "5", order, 1))) is DeadlineExceededError
+    server.client.unregister("m", "5")
 
 
 def test_a_batch_above_the_limit_of_torchserve_is_not_sent(server: Server) -> None:
