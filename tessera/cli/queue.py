@@ -48,8 +48,6 @@ def submit(
     json: Json = False,
 ) -> None:
     """Queue inputs, whose first axis is the rows; prints the id of the request."""
-    if priority not in PRIORITIES:
-        raise InvalidArgumentError.unknown("priority", priority, PRIORITIES)
 
     async def main(client: "Client") -> "pb.Inference":
         submitted = await client.queued.submit(

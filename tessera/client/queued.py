@@ -16,12 +16,14 @@ from tessera.client.calls import call, pages, selector
 from tessera.client.registry import RegistryClient
 from tessera.client.streams import resumed
 from tessera.client.wishes import metadata
+from tessera.errors import InvalidArgumentError
 from tessera.times import to_duration
 
 if TYPE_CHECKING:
     from tessera.api.inference.v1.queued_pb2_grpc import QueuedInferenceServiceAsyncStub
     from tessera.tensors import Array
 
+PRIORITIES = {"high": pb.INFERENCE_PRIORITY_HIGH, "normal": pb.INFERENCE_PRIORITY_NORMAL, "low": pb.INFERENCE_PRIORITY_LOW}
 FINISHED = frozenset({pb.INFERENCE_STATE_SUCCEEDED, pb.INFERENCE_STATE_FAILED, pb.INFERENCE_STATE_CANCELLED, pb.INFERENCE_STATE_EXPIRED})
 """States in which a request stays."""
 
@@ -93,9 +95,11 @@ class QueuedInferenceClient:
             NotFoundError: No such model, version, alias or blob.
             AlreadyExistsError: The key was used for another request.
         """
+        if priority not in PRIORITIES:
+            raise InvalidArgumentError.unknown("priority", priority, PRIORITIES, field="priority")
         request = pb.SubmitInferenceRequest(
             model=selector(model, version, alias),
-            priority=pb.InferencePriority.Value(f"INFERENCE_PRIORITY_{priority.upper()}"),
+            priority=PRIORITIES[priority],
             expire_after=None if expire_after_s is None else to_duration(expire_after_s),
             result_ttl=None if result_ttl_s is None else to_duration(result_ttl_s),
             max_attempts=max_attempts,
