@@ -163,3 +163,24 @@ async def test_a_reason_that_is_no_unicode_reaches_the_caller_all_the_same(kind:
         with pytest.raises(grpc.aio.AioRpcError, match="no file") as caught:
             await call(channel, kind, timeout=30)
         assert caught.value.code() is StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_call_that_comes_in_the_moment_of_a_stop_is_served() -> None:
+    server = CoreServer([], [])
+    echo = Echo()
+    echo.add_to_server(echo, server)  # type: ignore[arg-type]
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    await_call, stopping = server._await_call, asyncio.Event()
+
+    def begin_to_stop_first() -> None:
+        server._server.shutdown(server._queue, lambda _: server._post(stopping.set))
+        await_call()
+
+    server._await_call = begin_to_stop_first  # type: ignore[method-assign]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        assert await call(channel, "Unary", timeout=30) == [b"ping"]
+    async with asyncio.timeout(30):
+        await stopping.wait()
+    server._queue.shutdown()
+    await asyncio.to_thread(server._thread.join)

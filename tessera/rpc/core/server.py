@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -48,7 +49,6 @@ class CoreServer:
         self._awake = False
         self._open: set[Call] = set()
         self._stopped = asyncio.Event()
-        self._stopping = False
         self._thread = threading.Thread(target=self._take_events, name="grpc-core", daemon=True)
 
     def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
@@ -83,7 +83,6 @@ class CoreServer:
         """
         if not self._thread.is_alive():
             return
-        self._stopping = True
         self._server.shutdown(self._queue, lambda _: self._post(self._stopped.set))
         try:
             async with asyncio.timeout(grace_s):
@@ -125,7 +124,7 @@ class CoreServer:
         """Begin with a call; runs in the thread."""
         if not event.success:  # the server is shutting down
             return
-        if not self._stopping:
+        with suppress(ValueError):  # the server has begun to shut down; this call is served all the same
             self._await_call()
         call = Call(event, self._post)
         call.watch(self._on_cancel)
