@@ -15,7 +15,7 @@ from tessera.settings import ClientSettings, Port, Seconds, ServerSettings
 
 Count = Annotated[int, Field(ge=1)]
 
-
+MOST_INSTANCES = 64
 MEMORY_MARGIN = 0.2
 """Part of the memory that is left to the server itself: Python, requests on their way, the batches of a load before they are measured."""
 
@@ -26,7 +26,12 @@ def _default_name() -> str:
 
 def _default_instances() -> int:
     """Return the CPUs that the event loop, which needs one for itself, leaves over."""
-    return max(1, available_cpus() - 1)
+    return min(max(1, available_cpus() - 1), MOST_INSTANCES)
+
+
+def _default_memory_bytes() -> int:
+    """Return the part of the memory that is ours that is left for versions."""
+    return int(available_memory() * (1 - MEMORY_MARGIN))
 
 
 class SamplingSettings(BaseModel):
@@ -38,11 +43,6 @@ class SamplingSettings(BaseModel):
     models: tuple[str, ...] = Field((), description="Models whose requests are sampled; empty: all.")
     ttl_s: Annotated[float, Field(ge=60, le=30 * 86400)] = Field(7 * 86400.0, description="Seconds that a sample is kept, at most 30 days.")
     bytes_per_hour: Count = Field(256 << 20, description="Most bytes of samples that this server keeps of an hour.")
-
-
-def _default_memory_bytes() -> int:
-    """Return the part of the memory that is ours that is left for versions."""
-    return int(available_memory() * (1 - MEMORY_MARGIN))
 
 
 class InferenceSettings(ServerSettings):
@@ -68,12 +68,12 @@ class InferenceSettings(ServerSettings):
         10 << 30, description="Most bytes of versions that are not loaded; those that were used longest ago are removed first."
     )
     max_batch: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="Most rows that are computed together.")
-    queue_size: Count = Field(1024, description="Most requests that wait for a version; more are refused.")
+    queue_size: Annotated[int, Field(ge=1, le=65536)] = Field(1024, description="Most requests that wait for a version; more are refused.")
     max_concurrency: Annotated[int, Field(ge=0)] = Field(
         0, description="Most calls of a model at once, from decoding to the encoded answer; more are refused. 0 sets no limit."
     )
-    threads: Count = Field(1, description="Threads that one batch may use.")
-    instances: Count = Field(
+    threads: Annotated[int, Field(ge=1, le=256)] = Field(1, description="Threads that one batch may use.")
+    instances: Annotated[int, Field(ge=1, le=MOST_INSTANCES)] = Field(
         default_factory=_default_instances, description="Batches of a version computed at the same time; by default the CPU quota less one."
     )
     max_on_demand: Count = Field(
