@@ -70,6 +70,11 @@ class Engines:
         """Runtimes in which the version is loaded, sorted."""
         return sorted(self._loaded)
 
+    @property
+    def loading(self) -> bool:
+        """Whether a runtime is being loaded, for which calls may wait."""
+        return bool(self._loading)
+
     async def start(self) -> None:
         """Load the version in its first runtime, or in the next while that is UNAVAILABLE.
 

@@ -310,15 +310,22 @@ class Pool:
         keep_models({*self._catalogue.models, *(slot.model for slot in (*self._slots.values(), *self._draining))})
 
     async def _make_room(self) -> bool:
-        """Unload the version that was asked for by number longest ago and is not needed, or wait for one that is being unloaded."""
-        if not self._draining:
+        """Unload the version that was asked for by number longest ago and is not needed, or wait for one that is being unloaded.
+
+        Not one whose calls may wait for a load: that load could be the one for which room is made.
+        """
+        if not self._leaving():
             needed = self._needed()
-            spare = [slot for key, slot in self._slots.items() if key not in needed and slot.served]
+            spare = [slot for key, slot in self._slots.items() if key not in needed and slot.served and not slot.served.loading]
             if not spare:
                 return False
             self._retire(min(spare, key=lambda slot: slot.last_used))
-        await asyncio.wait(self._draining.values(), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(self._leaving(), return_when=asyncio.FIRST_COMPLETED)
         return True
+
+    def _leaving(self) -> list[asyncio.Task[None]]:
+        """Return what unloads versions and waits for no load."""
+        return [task for slot, task in self._draining.items() if not (slot.served and slot.served.loading)]
 
     def _needed(self) -> set[VersionKey]:
         """Return the versions that an alias names, has on trial or still answers with, and those that a caller has asked to keep."""

@@ -84,6 +84,11 @@ class ServedModel:
         """Runtimes in which it is loaded, sorted."""
         return self._engines.loaded
 
+    @property
+    def loading(self) -> bool:
+        """Whether it is being loaded in another runtime, for which its calls may wait."""
+        return self._engines.loading
+
     def carries(self, runtime: str) -> bool:
         """Tell whether it can answer a call that names this runtime, or (empty) none."""
         return not runtime or runtime in self._engines.names

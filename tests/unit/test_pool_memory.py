@@ -1,21 +1,28 @@
 """When memory is short, versions without an alias make room; what still does not fit waits until something is unloaded."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from typing import cast
 
+import numpy as np
 import pytest
 
+from services.inference.batching import Batcher
 from services.inference.catalogue import Catalogue
+from services.inference.engines import Engine, Engines
 from services.inference.leases import Leases
-from services.inference.limits import ModelLimits
+from services.inference.limits import Gate, ModelLimits
 from services.inference.memory import MemoryBudget
+from services.inference.metrics import EngineMetrics
+from services.inference.options import CallOptions
 from services.inference.pool import Pool
 from services.inference.served import ServedModel
 from tessera.api.registry.v1.registry_pb2 import ServingLimits
 from tessera.errors import ResourceExhaustedError
+from tests.fixtures.inference import manifest_of
 from tests.fixtures.waiting import until
-from tests.unit.test_pool import FakeLoader, World
+from tests.unit.test_pool import FILES, LIMITS, FakeLoader, Loaded, World
 
 NEED, LIMIT = 10, 25
 """Two versions fit, a third does not."""
@@ -123,3 +130,34 @@ async def test_a_version_in_use_makes_room_only_when_its_last_user_has_left(worl
         assert world.states()["m", 2] == "LOADING"
         assert ("m", 2) not in world.loader.loads
     await until(lambda: world.answering() == {("m", "champion"): 2, ("n", "champion"): 1})
+
+
+class TwoRuntimesLoader(HungryLoader):
+    """Its versions carry two graphs; each takes memory when it is loaded, and only one fits."""
+
+    async def load(self, model: str, number: int) -> ServedModel:
+        async def load(name: str) -> Engine:
+            with ExitStack() as owned:
+                owned.enter_context(await self.budget.reserve(model, number, LIMIT))
+                loaded = self.memory[model, number] = Loaded()
+                batcher = Batcher(loaded.run, EngineMetrics.of(model, name), LIMITS, instances=1)
+                kept = owned.pop_all()
+
+            def release() -> None:
+                loaded.release()
+                kept.close()
+
+            return Engine(loaded, batcher, release)
+
+        engines = Engines(["onnxruntime", "torchserve"], load)
+        await engines.start()
+        return ServedModel(manifest_of(model, FILES), number, "digest", engines, Gate(model, LIMITS))
+
+
+async def test_a_version_makes_no_room_for_its_own_second_runtime_while_its_call_waits_for_that(world: HungryWorld) -> None:
+    world.pool._loader = TwoRuntimesLoader(world.memory, world.limits)
+    with await world.find("m", version=1) as served:
+        async with asyncio.timeout(30):
+            with pytest.raises(ResourceExhaustedError, match="needs"):
+                await served.submit({"x": np.zeros((1, 1), np.float32)}, CallOptions(runtime="torchserve"))
+    assert world.states() == {("m", 1): "READY"}
