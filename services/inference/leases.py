@@ -1,7 +1,8 @@
 """Leases in the registry on what this server holds, so that nothing is deleted under it."""
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import Counter
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -30,7 +31,7 @@ class Leases:
         self._users: Counter[VersionKey] = Counter()
         self._ids: dict[VersionKey, str] = {}
         # The registry has one lease for a holder and a version: a release must not overtake, or be overtaken by, an acquisition.
-        self._turns: defaultdict[VersionKey, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._turns: WeakValueDictionary[VersionKey, asyncio.Lock] = WeakValueDictionary()  # kept by those who wait
 
     async def acquire(self, model: str, version: int) -> None:
         """Hold a version.
@@ -43,14 +44,14 @@ class Leases:
         try:
             await self._renew(model, version)
         except BaseException:
-            self._users[model, version] -= 1
+            self._leave(model, version)
             raise
 
     async def release(self, model: str, version: int) -> None:
         """Let go of a version. Without the registry the lease simply runs out."""
-        self._users[model, version] -= 1
+        self._leave(model, version)
         try:
-            async with asyncio.timeout(RELEASE_TIMEOUT_S), self._turns[model, version]:
+            async with asyncio.timeout(RELEASE_TIMEOUT_S), self._turn(model, version):
                 if not self._users[model, version] and (lease := self._ids.pop((model, version), "")):
                     await self._registry.release_lease(lease)
         except (TesseraError, TimeoutError) as error:
@@ -72,7 +73,15 @@ class Leases:
             log.warning("a lease could not be renewed", model=model, version=version, reason=error.message)
 
     async def _renew(self, model: str, version: int) -> None:
-        async with self._turns[model, version]:
+        async with self._turn(model, version):
             if self._users[model, version]:  # it may have been let go of while this waited
                 lease = await self._registry.acquire_lease(self._holder, self._ttl_s, model=model, version=version)
                 self._ids[model, version] = lease.lease_id
+
+    def _leave(self, model: str, version: int) -> None:
+        self._users[model, version] -= 1
+        if not self._users[model, version]:  # callers may ask for any version, so nothing is kept of those that are not here
+            del self._users[model, version]
+
+    def _turn(self, model: str, version: int) -> asyncio.Lock:
+        return self._turns.setdefault((model, version), asyncio.Lock())

@@ -114,3 +114,16 @@ async def test_renewing_goes_on_when_one_renewal_fails(registry: FakeRegistry) -
     registry.failure = None
     await until(lambda: registry.held)
     keeping.cancel()
+
+
+async def test_nothing_is_kept_of_versions_that_are_not_held(registry: FakeRegistry) -> None:
+    leases = leases_of(registry)
+    await leases.acquire("m", 1)
+    await leases.release("m", 1)
+    registry.failure = NotFoundError("no such version")
+    for number in range(100):
+        with pytest.raises(NotFoundError):
+            await leases.acquire("m", number)
+    assert not leases._users
+    assert not leases._turns
+    assert not leases._ids
