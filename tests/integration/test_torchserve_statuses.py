@@ -240,6 +240,13 @@ def test_nobody_there_is_unavailable() -> None:
     nobody.close()
 
 
+def test_a_client_that_was_closed_under_a_request_is_unavailable() -> None:
+    closed = Client("127.0.0.1:9", "127.0.0.1:9")
+    closed.close()
+    with pytest.raises(UnavailableError, match="not connected"):
+        closed.predict("m", "1.0", b"", 1.0)
+
+
 def test_what_is_not_in_the_table_is_internal() -> None:
     error = statuses.translate("Predictions", grpc.StatusCode.UNIMPLEMENTED, "what?")
     assert type(error) is TesseraError

@@ -174,4 +174,8 @@ class Client:
 
     def _once(self, method: str, request: Any, api: Api, timeout_s: float) -> Any:
         stub = self._inference if api == "inference" else self._management
-        return getattr(stub, method)(request, timeout=timeout_s, metadata=self._keys.metadata(api) if self._keys else None)
+        metadata = self._keys.metadata(api) if self._keys else None
+        try:
+            return getattr(stub, method)(request, timeout=timeout_s, metadata=metadata)
+        except ValueError as error:  # a channel that is closed: TorchServe is being started or dialled anew
+            raise UnavailableError(f"TorchServe is not connected now: {error}", retry_after_s=RETRY_AFTER_S) from error
