@@ -7,7 +7,7 @@ import typer
 
 from tessera.cli import output
 from tessera.cli.connection import run
-from tessera.cli.options import Json, Model
+from tessera.cli.options import Json, Model, Runtime
 from tessera.names import DEFAULT_ALIAS
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def infer(
     outputs: Annotated[list[str] | None, typer.Option("--output", help="An output to answer; all of them by default.")] = None,
     version: Annotated[int | None, typer.Option("--version", min=1, help="An exact version.", show_default="the alias")] = None,
     alias: Annotated[str, typer.Option("--alias", help="Which version, by alias.")] = DEFAULT_ALIAS,
+    runtime: Runtime = "",
     save: Annotated[Path | None, typer.Option("--save", help="Write the outputs there: .npz, or .npy for one.", dir_okay=False)] = None,
     json: Json = False,
 ) -> None:
@@ -33,7 +34,7 @@ def infer(
 
     async def main(client: "Client") -> "Inferred":
         chosen = None if version is not None else alias
-        return await client.inference.infer(model, arrays, version=version, alias=chosen, outputs=outputs or ())
+        return await client.inference.infer(model, arrays, version=version, alias=chosen, outputs=outputs or (), runtime=runtime)
 
     answer = run(ctx, main)
     if save:

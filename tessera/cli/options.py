@@ -56,6 +56,7 @@ Version = Annotated[int, typer.Argument(help="Number of the version.", min=1)]
 Filter = Annotated[str, typer.Option("--filter", help="Comparisons joined by AND, such as 'metrics.top1 >= 0.99 AND tags.site = \"lab\"'.")]
 OrderBy = Annotated[str, typer.Option("--order-by", help="A field, or a field and `desc`, such as 'create_time desc'.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it goes to the history.")]
+Runtime = Annotated[str, typer.Option("--runtime", help="What computes: onnxruntime or torchserve.", show_default="as the version prefers")]
 HomeOption = Annotated[
     Path | None, typer.Option("--home", envvar="TESSERA_HOME", help="Directory of the stack.", show_default="~/.tessera", file_okay=False)
 ]

@@ -7,7 +7,7 @@ import typer
 
 from tessera.cli import output
 from tessera.cli.connection import run
-from tessera.cli.options import Json, Model
+from tessera.cli.options import Json, Model, Runtime
 from tessera.errors import InvalidArgumentError
 from tessera.names import DEFAULT_ALIAS
 
@@ -23,9 +23,7 @@ def predict(
     *,
     version: Annotated[int | None, typer.Option("--version", min=1, help="An exact version.", show_default="the alias")] = None,
     alias: Annotated[str, typer.Option("--alias", help="Which version, by alias.")] = DEFAULT_ALIAS,
-    runtime: Annotated[
-        str, typer.Option("--runtime", help="What computes: onnxruntime or torchserve.", show_default="as the version prefers")
-    ] = "",
+    runtime: Runtime = "",
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many cells to answer.")] = 3,
     json: Json = False,
 ) -> None:

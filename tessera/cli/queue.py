@@ -7,7 +7,7 @@ import typer
 
 from tessera.cli import output
 from tessera.cli.connection import run
-from tessera.cli.options import Json, Model, complete_models
+from tessera.cli.options import Json, Model, Runtime, complete_models
 from tessera.errors import FailedPreconditionError, InvalidArgumentError
 from tessera.names import DEFAULT_ALIAS
 
@@ -43,7 +43,7 @@ def submit(
     ] = None,
     max_attempts: Annotated[int, typer.Option("--max-attempts", help="Attempts that may fail.", show_default="3")] = 0,
     key: Annotated[str, typer.Option("--key", help="The same key again is the same request.")] = "",
-    runtime: Annotated[str, typer.Option("--runtime", help="What shall compute it.", show_default="what the version prefers")] = "",
+    runtime: Runtime = "",
     wait: Annotated[bool, typer.Option("--wait", help="Follow it until it ends; exit code 1 if it has no result.")] = False,
     json: Json = False,
 ) -> None:

@@ -22,9 +22,9 @@ def test_tensors_go_there_and_come_back(fakes: Fakes, tmp_path: Path) -> None:
     with np.load(tmp_path / "answer.npz", allow_pickle=False) as saved:
         assert np.array_equal(saved["image"], images)
         assert np.array_equal(saved["name"], names)
-    shown = tessera("infer", "puzzle", *given)
+    shown = tessera("infer", "puzzle", *given, "--runtime", "torchserve")
     assert "0, 1, 2, 3, 4, 5, ..." in shown.stdout
-    assert "puzzle version 7 on onnxruntime" in shown.stderr
+    assert "puzzle version 7 on torchserve" in shown.stderr
 
 
 @pytest.mark.parametrize("content", [b"no array", b"", b"PK\3\4", None])

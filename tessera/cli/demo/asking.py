@@ -103,8 +103,7 @@ class Answers:
             if index in other
             for best in list(answer.cells)[:1]
         ]
-        compared = len(differences)
-        return Agreement(compared, sum(value <= EQUAL for value in differences), max(differences, default=0.0))
+        return Agreement(sum(value <= EQUAL for value in differences), max(differences, default=0.0))
 
 
 @dataclass(frozen=True)
@@ -112,12 +111,10 @@ class Agreement:
     """How far the runtimes agree.
 
     Args:
-        pieces: Answered by all.
-        equal: Of these, the ones whose best cell has the same probability in all, within `EQUAL`.
+        equal: Pieces whose best cell has the same probability in all, within `EQUAL`.
         largest_difference: Of the probabilities of a best cell.
     """
 
-    pieces: int
     equal: int
     largest_difference: float
 
