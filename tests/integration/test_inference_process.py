@@ -11,11 +11,14 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from model_store.manifest import Manifest
+from tessera.api.common.v1.common_pb2 import ModelSelector
+from tessera.api.inference.v1.puzzle_pb2 import ClassifyCellRequest
 from tessera.api.inference.v1.serving_pb2 import SERVED_STATE_FAILED
 from tessera.client.inference import InferenceClient
 from tessera.client.registry import RegistryClient
 from tessera.errors import NotFoundError, UnavailableError
 from tessera.rpc.channel import open_channel
+from tessera.rpc.status import rpc_errors
 from tests.fixtures.inference import InferenceProcess, TinyModel, check_answer, piece, poll, publish_version, tensor
 from tests.fixtures.registry import RegistryProcess
 
@@ -105,8 +108,9 @@ async def test_it_waits_for_a_registry_that_is_not_there_yet(tmp_path: Path) -> 
         await asyncio.to_thread(process.start, serving=False)
         await asyncio.to_thread(process.wait_for_health, NOT_SERVING)
         async with open_channel(process.address) as channel:
-            with pytest.raises(UnavailableError, match="has not read the registry yet"):
-                await InferenceClient(channel, timeout_s=0.5).classify_cell(tensor(piece()), MODEL)
+            asked = ClassifyCellRequest(model=ModelSelector(model=MODEL), tensor=tensor(piece()))
+            with pytest.raises(UnavailableError, match="has not read the registry yet"), rpc_errors():
+                await InferenceClient(channel).puzzle_stub.ClassifyCell(asked, timeout=30)  # once: our client would try again
         await asyncio.to_thread(registry_process.start)
         await asyncio.to_thread(process.wait_for_health, SERVING)
         async with open_channel(process.address) as channel:
