@@ -18,6 +18,7 @@ from safetensors.numpy import save
 
 from tessera.blob_files import disk_errors
 from tessera.errors import FailedPreconditionError, InvalidArgumentError
+from tessera.tensors import MAX_DIMENSIONS
 
 Array = NDArray[Any]
 
@@ -74,10 +75,12 @@ class TensorFileReader:
         rows: How many all of them have, 1 or more.
 
     Raises:
-        InvalidArgumentError: It is no such file, holds a tensor of a type that numpy has not, or tensors with different numbers of rows.
+        InvalidArgumentError: It is no such file, holds a tensor of a type that numpy has not or of more than `MAX_DIMENSIONS`, or tensors
+            with different numbers of rows.
     """
 
     def __init__(self, path: Path, field: str = "inputs") -> None:
+        self._field = field
         try:
             self._file = safe_open(path, framework="numpy")
             self._slices = _slices_of(self._file)
@@ -88,6 +91,10 @@ class TensorFileReader:
             if kind not in TYPES:
                 raise InvalidArgumentError.unknown("element type", kind, TYPES, field=f"{field}.{name}")
         self.shapes = {name: tuple(part.get_shape()) for name, part in self._slices.items()}
+        for name, shape in self.shapes.items():
+            if len(shape) > MAX_DIMENSIONS:
+                message = f"{name} has {len(shape)} dimensions; at most {MAX_DIMENSIONS} are allowed"
+                raise InvalidArgumentError(message, field=f"{field}.{name}")
         self.dtypes = {name: TYPES[kind] for name, kind in types.items()}
         self.rows = common_rows(self.shapes, field)
 
@@ -104,9 +111,13 @@ class TensorFileReader:
         return sum(math.prod(shape[1:]) * self.dtypes[name].itemsize for name, shape in self.shapes.items())
 
     def read(self, first: int, last: int) -> dict[str, Array]:
-        """Return the rows from `first` to before `last`, or to the end, of every tensor."""
+        """Return the rows from `first` to before `last`, or to the end, of every tensor; InvalidArgumentError for a BOOL but 0 and 1."""
         last = min(last, self.rows)
-        return {name: part[first:last] for name, part in self._slices.items()}
+        tensors = {name: part[first:last] for name, part in self._slices.items()}
+        for name, array in tensors.items():
+            if array.dtype == np.bool_ and array.view(np.uint8).max(initial=0) > 1:
+                raise InvalidArgumentError("a BOOL is neither 0 nor 1", field=f"{self._field}.{name}")
+        return tensors
 
 
 class TensorFileWriter:

@@ -84,3 +84,18 @@ def test_outputs_that_change_from_part_to_part_or_cannot_be_stored_are_refused(t
                 writer.write(2, other)
     with pytest.raises(FailedPreconditionError, match="cannot hold"):
         TensorFileWriter(tmp_path / "u", 4, {"a": np.array([["x"]], dtype=object)})
+
+
+def test_more_dimensions_than_any_model_has_are_refused(tmp_path: Path) -> None:
+    save_file({"x": np.zeros((1,) * 9, np.float32)}, tmp_path / "deep")
+    with pytest.raises(InvalidArgumentError, match="9 dimensions; at most 8") as caught:
+        TensorFileReader(tmp_path / "deep")
+    assert caught.value.field == "inputs.x"
+
+
+def test_a_bool_that_is_neither_0_nor_1_is_refused(tmp_path: Path) -> None:
+    save_file({"x": np.array([0, 1, 2], np.uint8).view(np.bool_)}, tmp_path / "flags")
+    with TensorFileReader(tmp_path / "flags") as reader:
+        assert reader.read(0, 2)["x"].tolist() == [False, True]
+        with pytest.raises(InvalidArgumentError, match="neither 0 nor 1"):
+            reader.read(0, 3)
