@@ -14,7 +14,7 @@ class Trainer:
         self.newest = worker_pb2.ReportProgressRequest()
 
     async def ReportProgress(
-        self, request: worker_pb2.ReportProgressRequest, *, timeout: float | None = None
+        self, request: worker_pb2.ReportProgressRequest, *, timeout: float | None = None, metadata: object = None
     ) -> worker_pb2.ReportProgressResponse:
         self.newest.CopyFrom(request)
         return worker_pb2.ReportProgressResponse()
