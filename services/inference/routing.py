@@ -1,5 +1,7 @@
 """Which version answers a call."""
 
+from functools import partial
+
 from services.inference.calls import Prediction, Watcher
 from services.inference.options import CallOptions
 from services.inference.pool import Pool
@@ -30,7 +32,8 @@ class Router:
         trial = self._pool.rollouts.of((selector.model, selector.alias or DEFAULT_ALIAS))
         if trial is None or selector.WhichOneof("selector") == "version":
             return Prediction(served, options, self._watchers)
-        candidate = self._pool.ready(selector.model, trial.rollout.candidate_version)
+        ready = partial(self._pool.ready, selector.model, trial.rollout.candidate_version)
+        candidate = ready()
         if candidate and candidate.carries(options.runtime) and trial.chooses_candidate(options.sticky_key):
             return Prediction(candidate, options, (*self._watchers, trial.watch_candidate))
-        return Prediction(served, options, (*self._watchers, trial.watch_stable(candidate)))
+        return Prediction(served, options, (*self._watchers, trial.watch_stable(ready)))

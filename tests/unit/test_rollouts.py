@@ -15,7 +15,7 @@ from services.inference.runtimes.runtime import Tensors
 from tessera.api.common.v1.common_pb2 import ModelSelector
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.errors import ConflictError, DeadlineExceededError, InvalidArgumentError, PermissionDeniedError, TesseraError, UnavailableError
-from tests.fixtures.trial import KEYS, World, grown, metric, world
+from tests.fixtures.trial import INPUTS, KEYS, World, grown, metric, world
 from tests.fixtures.waiting import until
 
 __all__ = ["grown", "world"]
@@ -242,6 +242,16 @@ async def test_copies_that_find_no_room_are_dropped_and_a_candidate_is_held_whil
     world.candidate.gate.set()
     await until(lambda: trial.shadows.outcomes["compared"] == MOST_AT_ONCE)
     await until(lambda: world.candidate.in_flight == 0)
+
+
+async def test_a_candidate_that_was_unloaded_during_a_call_gets_no_copy_of_it(world: World) -> None:
+    world.follow(weight_percent=0.0, shadow_percent=100.0)
+    with await world.begin() as prediction:
+        await prediction.compute(INPUTS)
+        del world.loaded[2]
+    assert world.candidate.in_flight == 0
+    await asyncio.sleep(0)
+    assert world.candidate.asked == [], "it would be loaded again, and never be unloaded"
 
 
 async def test_a_server_that_stops_gives_its_copies_up(world: World) -> None:

@@ -94,15 +94,19 @@ class Trial:
             return position(self.rollout.model, self.rollout.alias, sticky_key) < self.rollout.weight_percent
         return drawn(self.rollout.weight_percent, self._source)
 
-    def watch_stable(self, candidate: ServedModel | None) -> Watcher:
-        """Return what shall watch a call that the stable version answers; without a candidate that is ready it gets no copies."""
-        if candidate is None or self.halted or not drawn(self.rollout.shadow_percent, self._source):
+    def watch_stable(self, candidate: Callable[[], ServedModel | None]) -> Watcher:
+        """Return what shall watch a call that the stable version answers.
+
+        Args:
+            candidate: Returns the candidate if it is ready. Asked when the call ends: it may have been unloaded since the call began.
+        """
+        if self.halted or not drawn(self.rollout.shadow_percent, self._source):
             return self.stable.count
 
         def watch(call: Ended) -> None:
             self.stable.count(call)
-            if call.code == "OK":
-                self.shadows.begin(candidate, call)
+            if call.code == "OK" and (ready := candidate()):
+                self.shadows.begin(ready, call)
 
         return watch
 
