@@ -346,8 +346,10 @@ class Pool:
         except Exception:  # whatever a runtime raises, nobody uses the version any more
             log.exception("a version could not be unloaded properly", model=slot.model, version=slot.version)
         slot.served = None
-        await self._leases.release(slot.model, slot.version)
-        del self._draining[slot]
+        try:
+            await self._leases.release(slot.model, slot.version)
+        finally:  # else whoever makes room would wait for it again and again
+            del self._draining[slot]
         log.info("version unloaded", model=slot.model, version=slot.version)
         self._retry_refused()
         await self._loader.prune()

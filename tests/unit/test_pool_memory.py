@@ -132,6 +132,23 @@ async def test_a_version_in_use_makes_room_only_when_its_last_user_has_left(worl
     await until(lambda: world.answering() == {("m", "champion"): 2, ("n", "champion"): 1})
 
 
+async def test_a_lease_that_cannot_be_released_does_not_keep_a_version_on_its_way_out(
+    world: HungryWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = world.leases.release
+
+    async def fail(model: str, version: int) -> None:
+        await release(model, version)
+        raise RuntimeError("not foreseen")
+
+    for number in (1, 2):
+        await world.find("m", version=number)
+    monkeypatch.setattr(world.leases, "release", fail)
+    await world.find("m", version=3)
+    assert world.states() == {("m", 2): "READY", ("m", 3): "READY"}
+    monkeypatch.undo()
+
+
 class TwoRuntimesLoader(HungryLoader):
     """Its versions carry two graphs; each takes memory when it is loaded, and only one fits."""
 
