@@ -26,7 +26,7 @@ class _Details(NamedTuple):
 
 
 class CoreServer:
-    """What `grpc.aio.server` is, for handlers that are coroutines: it answers a call with a third of the CPU time.
+    """What `grpc.aio.server` is, for handlers that are coroutines: it answers a call with less than half of the CPU time.
 
     Its methods are those of `grpc.aio.Server`, so that generated code can add services to it. Interceptors are asked once for each method,
     when the server starts.
