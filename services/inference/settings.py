@@ -25,8 +25,8 @@ def _default_name() -> str:
 
 
 def _default_instances() -> int:
-    """Return the CPUs that the event loop, which needs one for itself, leaves over."""
-    return min(max(1, available_cpus() - 1), MOST_INSTANCES)
+    """Return one for each CPU: while the answers of a batch are written, which takes a CPU as well, another is computed."""
+    return min(available_cpus(), MOST_INSTANCES)
 
 
 def _default_memory_bytes() -> int:
@@ -74,7 +74,7 @@ class InferenceSettings(ServerSettings):
     )
     threads: Annotated[int, Field(ge=1, le=256)] = Field(1, description="Threads that one batch may use.")
     instances: Annotated[int, Field(ge=1, le=MOST_INSTANCES)] = Field(
-        default_factory=_default_instances, description="Batches of a version computed at the same time; by default the CPU quota less one."
+        default_factory=_default_instances, description="Batches of a version computed at the same time; by default one for each CPU of the quota."
     )
     max_on_demand: Count = Field(
         4, description="Most versions that are kept loaded without an alias, because they were asked for by number."
