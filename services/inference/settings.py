@@ -74,7 +74,7 @@ class InferenceSettings(ServerSettings):
     )
     threads: Annotated[int, Field(ge=1, le=256)] = Field(1, description="Threads that one batch may use.")
     instances: Annotated[int, Field(ge=1, le=MOST_INSTANCES)] = Field(
-        default_factory=_default_instances, description="Batches of a version computed at the same time; by default one for each CPU of the quota."
+        default_factory=_default_instances, description="Batches of a version computed at the same time; by default one for each CPU."
     )
     max_on_demand: Count = Field(
         4, description="Most versions that are kept loaded without an alias, because they were asked for by number."
