@@ -19,6 +19,8 @@ from benchmarks.serving.client import Generator
 from benchmarks.serving.jobs import Job, Load, Target
 from benchmarks.serving.publishing import MODEL
 
+TITLE = re.compile(r'(<text id="title"[^>]*>)[^<]*(</text>)')
+"""py-spy puts its own command there, with the paths of the machine."""
 THREAD = re.compile(r'Thread (\d+) .*?: "(.+)"')
 
 
@@ -66,6 +68,9 @@ async def profile(address: str, pid: int, options: argparse.Namespace) -> None:
     if options.flame:  # only now: the profiler stops the process for each of its looks
         with record(pid, spy, options.seconds, options.flame):
             await generator.run(Job(target, load, options.seconds + 1, 0.0))
+        options.flame.write_text(
+            TITLE.sub(r"\1What holds Python's lock: python -m benchmarks.profile --flame FILE.svg\2", options.flame.read_text())
+        )
 
 
 def main() -> None:
