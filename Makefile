@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo up down test check lint types imports unit protos format bench clean
+.PHONY: help setup demo up down test check lint types imports unit coverage protos format bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -65,6 +65,10 @@ imports: $(VENV)/.dev
 	lint-imports
 
 unit: .tools/.done .tools/tritonclient/.done
+	pytest $(ARGS)
+
+# Apart from `test`, since measuring slows every test down.
+coverage: .tools/.done .tools/tritonclient/.done
 	pytest --cov --cov-report=term $(ARGS)
 
 protos: .tools/.done
