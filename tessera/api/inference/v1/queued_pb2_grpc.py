@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class QueuedInferenceServiceStub:
-    """QueuedInferenceService computes any model, whatever the size of the inputs.
+    """QueuedInferenceService computes any model whose tensors are numbers, whatever the size of the inputs.
 
     Inputs and results are safetensors files in the registry's blob store: each input or output of the model under its name, the first axis
     being the rows. Inputs with more rows than a batch are computed in parts, all by one version. A request is delivered at least once and has
@@ -73,7 +73,7 @@ class QueuedInferenceServiceStub:
 
 
 class QueuedInferenceServiceServicer:
-    """QueuedInferenceService computes any model, whatever the size of the inputs.
+    """QueuedInferenceService computes any model whose tensors are numbers, whatever the size of the inputs.
 
     Inputs and results are safetensors files in the registry's blob store: each input or output of the model under its name, the first axis
     being the rows. Inputs with more rows than a batch are computed in parts, all by one version. A request is delivered at least once and has
@@ -165,7 +165,7 @@ def add_QueuedInferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class QueuedInferenceService:
-    """QueuedInferenceService computes any model, whatever the size of the inputs.
+    """QueuedInferenceService computes any model whose tensors are numbers, whatever the size of the inputs.
 
     Inputs and results are safetensors files in the registry's blob store: each input or output of the model under its name, the first axis
     being the rows. Inputs with more rows than a batch are computed in parts, all by one version. A request is delivered at least once and has

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class QueuedInferenceServiceStub:
-    """QueuedInferenceService computes any model, whatever the size of the inputs.
+    """QueuedInferenceService computes any model whose tensors are numbers, whatever the size of the inputs.
 
     Inputs and results are safetensors files in the registry's blob store: each input or output of the model under its name, the first axis
     being the rows. Inputs with more rows than a batch are computed in parts, all by one version. A request is delivered at least once and has
@@ -54,7 +54,7 @@ class QueuedInferenceServiceStub:
 
 @_typing.type_check_only
 class QueuedInferenceServiceAsyncStub(QueuedInferenceServiceStub):
-    """QueuedInferenceService computes any model, whatever the size of the inputs.
+    """QueuedInferenceService computes any model whose tensors are numbers, whatever the size of the inputs.
 
     Inputs and results are safetensors files in the registry's blob store: each input or output of the model under its name, the first axis
     being the rows. Inputs with more rows than a batch are computed in parts, all by one version. A request is delivered at least once and has
@@ -77,7 +77,7 @@ class QueuedInferenceServiceAsyncStub(QueuedInferenceServiceStub):
     """CancelInference asks a request to stop: a queued one is CANCELLED at once, a running one within seconds. One that has ended stays so."""
 
 class QueuedInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """QueuedInferenceService computes any model, whatever the size of the inputs.
+    """QueuedInferenceService computes any model whose tensors are numbers, whatever the size of the inputs.
 
     Inputs and results are safetensors files in the registry's blob store: each input or output of the model under its name, the first axis
     being the rows. Inputs with more rows than a batch are computed in parts, all by one version. A request is delivered at least once and has
