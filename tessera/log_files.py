@@ -1,7 +1,6 @@
 """Files that a child process prints to: kept small while it runs, read from their ends."""
 
 import os
-import shutil
 from pathlib import Path
 
 
@@ -27,7 +26,7 @@ def bound_log(path: Path, limit_bytes: int) -> None:
     try:
         with path.open("rb") as log, path.with_name(f"{path.name}.1").open("wb") as copy:
             log.seek(size - limit_bytes)
-            shutil.copyfileobj(log, copy)
+            copy.write(log.read(limit_bytes))  # the log may be growing at this moment
     finally:
         os.truncate(path, 0)
 

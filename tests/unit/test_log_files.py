@@ -25,6 +25,17 @@ def test_a_log_over_the_limit_is_moved_and_its_writer_goes_on_at_the_beginning(t
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.log", "a.log.1"]
 
 
+def test_a_log_that_grows_while_it_is_copied_makes_no_larger_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.log"
+    path.write_bytes(b"0123456789")
+    measured = path.stat()
+    path.write_bytes(b"0123456789-more")
+    monkeypatch.setattr(Path, "stat", lambda _: measured)
+    bound_log(path, 9)
+    monkeypatch.undo()
+    assert (tmp_path / "a.log.1").read_bytes() == b"123456789"
+
+
 def test_a_log_that_cannot_be_copied_is_emptied(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_bytes(b"0123456789")
