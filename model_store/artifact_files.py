@@ -13,7 +13,7 @@ from tessera.blob_files import CHUNK_BYTES
 from tessera.errors import InvalidArgumentError
 from tessera.names import shown
 
-Role = Literal["graph", "weights", "golden", "card", "picture", "other"]
+Role = Literal["graph", "weights", "golden", "constants", "card", "picture", "other"]
 
 MANIFEST_FILE = "manifest.json"
 """Where the manifest lies beside the files; no file of a version may take its place."""
@@ -24,6 +24,7 @@ _EXTENSIONS: dict[Role, tuple[str, ...]] = {
     "graph": (".onnx", ".pt2"),
     "weights": (".safetensors",),
     "golden": (".safetensors",),
+    "constants": (".safetensors",),
     "card": (".md",),
     "picture": (".png", ".jpg", ".jpeg"),
 }

@@ -46,12 +46,14 @@ class Architecture:
         description: For people.
         config: Class of its config.
         build: Makes the network from a valid config, with fresh random weights.
+        trained: False for an algorithm that has nothing to learn: it is measured, exported and published as it is.
     """
 
     name: str
     description: str
     config: type[ArchitectureConfig]
     build: Build
+    trained: bool = True
 
     def parse_config(self, values: Mapping[str, Any]) -> ArchitectureConfig:
         """Return the config with defaults filled in; InvalidArgumentError for an unknown field (the known are listed) or a wrong value."""
@@ -69,13 +71,13 @@ class ArchitectureRegistry:
     def __init__(self) -> None:
         self._architectures: dict[str, Architecture] = {}
 
-    def register(self, name: str, *, config: type[ArchitectureConfig], description: str) -> Callable[[Build], Build]:
+    def register(self, name: str, *, config: type[ArchitectureConfig], description: str, trained: bool = True) -> Callable[[Build], Build]:
         """Return a decorator that registers the function below it as the way to build `name`; ValueError if the name is taken."""
 
         def add(build: Build) -> Build:
             if name in self._architectures:
                 raise ValueError(f"architecture {name!r} is registered twice")
-            self._architectures[name] = Architecture(name, description, config, build)
+            self._architectures[name] = Architecture(name, description, config, build, trained)
             return build
 
         return add

@@ -1,13 +1,14 @@
 """Turns a trained network into an artifact: the files of a version and its manifest, checked before they count.
 
-A version carries its graph twice, so that either runtime can serve it: as ONNX for onnxruntime, as an exported program for TorchServe. An
-artifact directory appears as a whole, by a rename, after both graphs have been computed and have agreed with the network on the golden
+A version carries its graph once for each runtime that can serve it: as ONNX for onnxruntime, as an exported program for TorchServe. An
+artifact directory appears as a whole, by a rename, after every graph has been computed and has agreed with the network on the golden
 example and on everything that the family gives to check.
 """
 
 import hashlib
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,11 @@ from trainers.architectures import Network
 from trainers.family import Arrays, Export
 from trainers.quiet import quiet_libraries
 
-GRAPH = "model.onnx"
-PROGRAM = "model.pt2"
 WEIGHTS = "weights.safetensors"
 GOLDEN = "golden.safetensors"
+CONSTANTS = "constants.safetensors"
 CARD = "README.md"
 MANIFEST = "manifest.json"
-RUNTIME = "onnxruntime"
 OPSET = 18
 """Version of the ONNX operators; old enough for every onnxruntime that is still maintained."""
 
@@ -61,26 +60,31 @@ def write_artifact(
     building = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(building, ignore_errors=True)
     (building / "pictures").mkdir(parents=True)
-    export_graph(network, export, building / GRAPH)
-    check(_computed_by_onnxruntime(building / GRAPH, export.signature), network, export)
-    export_program(network, export, building / PROGRAM)
-    check(_computed_by_torch(building / PROGRAM, export.signature), network, export)
+    roles = {WEIGHTS: "weights", GOLDEN: "golden", CARD: "card"} | {f"pictures/{picture.name}": "picture" for picture in pictures}
+    for runtime in export.runtimes:
+        form = _FORMS[runtime]
+        form.write(network, export, building / form.file)
+        check(form.load(building / form.file, export.signature), network, export)
+        roles[form.file] = "graph"
     save_tensors({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, building / WEIGHTS)
     outputs = compute(network, export.golden, export.signature)
     golden = {f"inputs.{name}": array for name, array in export.golden.items()}
     golden |= {f"outputs.{name}": array for name, array in outputs.items()}
-    save_arrays({name: np.ascontiguousarray(array) for name, array in golden.items()}, building / GOLDEN)
+    _save(golden, building / GOLDEN)
+    if export.constants:
+        _save(export.constants, building / CONSTANTS)
+        roles[CONSTANTS] = "constants"
     shutil.copyfile(card, building / CARD)
     for picture in pictures:
         shutil.copyfile(picture, building / "pictures" / picture.name)
-    manifest = _manifest(building, network, export, facts, pictures)
+    manifest = _manifest(building, network, export, facts, roles)
     (building / MANIFEST).write_bytes(manifest.canonical_json())
     building.replace(directory)
     return manifest
 
 
 def export_graph(network: Network, export: Export, path: Path) -> None:
-    """Write the network as one ONNX file whose batch dimension is free."""
+    """Write the network as one ONNX file; extents of -1 in the signature stay free."""
     example, shapes = _example(export)
     with quiet_libraries():
         program = torch.onnx.export(
@@ -99,7 +103,7 @@ def export_graph(network: Network, export: Export, path: Path) -> None:
 
 
 def export_program(network: Network, export: Export, path: Path) -> None:
-    """Write the network as a program of torch.export whose batch dimension is free, with its weights and without examples."""
+    """Write the network as a program of torch.export, with its weights and without examples; extents of -1 in the signature stay free."""
     example, shapes = _example(export)
     network.to(memory_format=torch.contiguous_format)  # training may lay channels last; the values stay, and an archive holds plain tensors
     with quiet_libraries():
@@ -126,12 +130,14 @@ def compute(network: torch.nn.Module, inputs: Arrays, signature: Signature) -> A
     return {spec.name: tensor.numpy() for spec, tensor in zip(signature.outputs, tensors, strict=True)}
 
 
-def _example(export: Export) -> tuple[tuple[torch.Tensor, ...], tuple[dict[int, torch.export.Dim], ...]]:
+def _example(export: Export) -> tuple[tuple[torch.Tensor, ...], tuple[dict[int, Any], ...]]:
     """Return inputs to export with, and which of their extents are free."""
+    specs = export.signature.inputs
     # Exporters take a batch of one for a constant, so two rows of the golden example stand for any number.
-    example = tuple(torch.from_numpy(export.golden[spec.name][:2]) for spec in export.signature.inputs)
+    example = tuple(torch.from_numpy(export.golden[spec.name][:2]) for spec in specs)
     batch = torch.export.Dim("batch")
-    return example, tuple({0: batch} for _ in example)
+    free = ({axis: torch.export.Dim.DYNAMIC if axis else batch for axis, extent in enumerate(spec.shape) if extent == -1} for spec in specs)
+    return example, tuple(free)
 
 
 def _computed_by_onnxruntime(path: Path, signature: Signature) -> Callable[[Arrays], Arrays]:
@@ -148,15 +154,32 @@ def _computed_by_torch(path: Path, signature: Signature) -> Callable[[Arrays], A
     return lambda inputs: compute(program, inputs, signature)
 
 
-def _manifest(directory: Path, network: Network, export: Export, facts: dict[str, Any], pictures: Sequence[Path]) -> Manifest:
-    """Return the manifest of the files in a directory."""
-    roles = {GRAPH: "graph", PROGRAM: "graph", WEIGHTS: "weights", GOLDEN: "golden", CARD: "card"}
-    roles |= {f"pictures/{picture.name}": "picture" for picture in pictures}
+def _save(arrays: Arrays, path: Path) -> None:
+    save_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """The form in which a runtime takes a graph: its file, how it is written, and how it is computed here."""
+
+    file: str
+    write: Callable[[Network, Export, Path], None]
+    load: Callable[[Path, Signature], Callable[[Arrays], Arrays]]
+
+
+_FORMS = {
+    "onnxruntime": _Form("model.onnx", export_graph, _computed_by_onnxruntime),
+    "torchserve": _Form("model.pt2", export_program, _computed_by_torch),
+}
+
+
+def _manifest(directory: Path, network: Network, export: Export, facts: dict[str, Any], roles: dict[str, str]) -> Manifest:
+    """Return the manifest of the files in a directory, by their roles."""
     return Manifest.model_validate(
         {
             **facts,
             "parameters": network.get_num_total_params(),
-            "runtime": RUNTIME,
+            "runtime": export.runtimes[0],
             "inputs": [vars(spec) for spec in export.signature.inputs],
             "outputs": [vars(spec) for spec in export.signature.outputs],
             "files": [_entry(directory, path, role) for path, role in roles.items()],

@@ -64,6 +64,8 @@ class Export:
         signature: Tensors of the graph.
         golden: Input arrays by name, few rows, that a server computes before it serves the version.
         check: Makes all input arrays, in batches, on which graph and network must agree before the version counts.
+        runtimes: What can serve it, the preferred one first: `onnxruntime` gets the graph as ONNX, `torchserve` as an exported program.
+        constants: Arrays that the task needs beside the graph; servers keep them with the version.
         mappings: Whatever turns outputs into answers.
         labels: Names of the classes, in order.
         rtol: Relative tolerance between the graph and the network.
@@ -73,6 +75,8 @@ class Export:
     signature: Signature
     golden: Arrays
     check: Callable[[], Iterator[Arrays]]
+    runtimes: tuple[str, ...] = ("onnxruntime", "torchserve")
+    constants: Arrays = field(default_factory=dict)
     mappings: dict[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     rtol: float = 1e-3

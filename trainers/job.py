@@ -77,14 +77,16 @@ def run(job: Job, directory: Path, report: Report) -> dict[str, float]:
     training = family.prepare(job.inputs, config, settings)
     torch.manual_seed(settings.seed)
     network = architecture.build(config)
-    trained = train(network, training, settings, directory=directory, report=report, resume_from=job.resume_from)
-    if not trained.is_first:
-        return {}
+    if architecture.trained:
+        trained = train(network, training, settings, directory=directory, report=report, resume_from=job.resume_from)
+        if not trained.is_first:
+            return {}
+        settings = settings.model_copy(update={"learning_rate": trained.learning_rate})
+    network.eval()
     report.phase("evaluate")
     metrics = training.measure(network)
     report.phase("export")
-    used = settings.model_copy(update={"learning_rate": trained.learning_rate})
-    facts = _facts(job, family, used) | {"model_config": config.model_dump(mode="json"), "metrics": metrics}
+    facts = _facts(job, family, settings) | {"model_config": config.model_dump(mode="json"), "metrics": metrics}
     facts["lineage"]["dataset_digest"] = training.dataset_digest
     with tempfile.TemporaryDirectory(dir=directory) as drawings:
         pictures = training.draw(network, Path(drawings), "final")

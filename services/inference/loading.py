@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import structlog
+from safetensors.numpy import load_file
 
 from model_store.manifest import FileEntry, Manifest
 from model_store.version_files import VersionFiles, materialize, prune
@@ -24,6 +25,7 @@ from services.inference.served import ServedModel, ServedTask
 from tessera.api.registry.v1 import registry_pb2
 from tessera.client.registry import RegistryClient
 from tessera.errors import DataLossError, FailedPreconditionError, TesseraError, UnavailableError
+from tessera.tensors import Array
 
 log = structlog.get_logger()
 
@@ -77,13 +79,14 @@ class Loader:
         """
         version = await self._registry.get_version(model, version=number)
         manifest = self._check(version)
+        constants = await self._constants(manifest)
         engines = Engines(carried_runtimes(manifest), partial(self._load_engine, manifest, number))
         try:
             await engines.start()
         except BaseException:
             await engines.close()
             raise
-        return ServedModel(manifest, number, version.digest, engines, self._limits.gate(model))
+        return ServedModel(manifest, number, version.digest, engines, self._limits.gate(model), constants=constants)
 
     async def _load_engine(self, manifest: Manifest, number: int, name: str) -> Engine:
         """Load a version in one runtime and prove it there."""
@@ -111,6 +114,16 @@ class Loader:
         batcher = Batcher(loaded.run, metrics, self._limits.of(manifest.model), instances=runtime.instances, most_rows=most_rows)
         self._limits.follow(manifest.model, batcher)
         return Engine(loaded, batcher, release)
+
+    async def _constants(self, manifest: Manifest) -> dict[str, Array]:
+        """Return the arrays that the task of a version needs beside its graph."""
+        wanted = manifest.files_in_role("constants")
+        if not wanted:
+            return {}
+        with await self._fetch(manifest, wanted) as files:
+            return {
+                name: array for file in wanted for name, array in (await asyncio.to_thread(load_file, files.folder / file.path)).items()
+            }
 
     async def _fetch(self, manifest: Manifest, wanted: Sequence[FileEntry]) -> VersionFiles:
         """Fetch files of a version; UnavailableError if that takes too long."""

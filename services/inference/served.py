@@ -3,9 +3,9 @@
 import asyncio
 import enum
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from model_store.manifest import Manifest
@@ -17,6 +17,7 @@ from services.inference.options import CallOptions
 from services.inference.runtimes.runtime import Tensors
 from services.inference.statistics import Statistics
 from tessera.errors import TesseraError
+from tessera.tensors import Array
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,21 @@ class ServedModel:
         digest: sha256 of the manifest as stored.
         engines: What computes it.
         gate: Counts the calls of its model.
+        constants: Arrays that its task needs beside the graph.
     """
 
-    def __init__(self, manifest: Manifest, version: int, digest: str, engines: Engines, gate: Gate) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        version: int,
+        digest: str,
+        engines: Engines,
+        gate: Gate,
+        *,
+        constants: Mapping[str, Array] = MappingProxyType({}),
+    ) -> None:
         self.manifest = manifest
+        self.constants = constants
         self.model = manifest.model
         self.version = version
         self.digest = digest
