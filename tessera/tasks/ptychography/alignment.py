@@ -1,0 +1,107 @@
+"""Bring a reconstruction and a truth, or two reconstructions, onto the same pixels, phase and scale before they are compared.
+
+A scan fixes its object only up to a factor, a phase ramp (the probe takes the opposite one) and a translation (the probe moves along), and
+not at all where no frame was recorded. None of these is an error of a reconstruction, so each is removed first.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera.errors import InvalidArgumentError
+
+Complex = NDArray[np.complexfloating]
+LARGEST_SHIFT = 8.0
+"""Pixels; two objects that seem further apart than this have nothing in common by which to shift them."""
+FINENESS = 50
+"""Shifts are found to a 50th of a pixel."""
+
+
+def remove_plane(array: Complex) -> NDArray[np.complex128]:
+    """Return a complex array (rows, columns) without the plane that fits its phase: c + x dx + y dy.
+
+    The slopes begin as the phases of the mean products of neighbours, which wrapped phases do not disturb; a least-squares plane through
+    the phases that remain, every pixel weighted by its amplitude, does the rest. The mean phase is then near 0.
+    """
+    rows, columns = np.indices(array.shape)
+    dx = np.angle(np.sum(array[:, 1:] * array[:, :-1].conj()))
+    dy = np.angle(np.sum(array[1:] * array[:-1].conj()))
+    flat = array.astype(np.complex128) * np.exp(-1j * (dx * columns + dy * rows))
+    flat *= np.exp(-1j * np.angle(flat.sum()))
+    weight = np.sqrt(np.abs(flat)).ravel()
+    planes = np.stack([np.ones(array.size), columns.ravel(), rows.ravel()], axis=1)
+    fitted, *_ = np.linalg.lstsq(planes * weight[:, None], np.angle(flat).ravel() * weight, rcond=None)
+    plane: NDArray[np.float64] = (planes @ fitted).reshape(array.shape)
+    return flat * np.exp(-1j * plane)
+
+
+def match_scale(array: Complex, truth: Complex) -> NDArray[np.complex128]:
+    """Return the array times the factor that gives it the truth's mean amplitude."""
+    return array * (np.abs(truth).mean() / max(np.abs(array).mean(), np.finfo(np.float32).tiny))
+
+
+def find_shift(array: Complex, truth: Complex) -> tuple[float, float]:
+    """Return by how many pixels (x, y) the array must move to lie on the truth; zeros if that is more than `LARGEST_SHIFT` or it is flat.
+
+    Cross-correlation with sub-pixel refinement by matrix multiplication (Guizar-Sicairos, Thurman, Fienup 2008; scikit-image).
+    """
+    from skimage.registration import phase_cross_correlation
+
+    if np.ptp(np.abs(array)) == np.ptp(np.angle(array)) == 0:
+        return 0.0, 0.0
+    (down, right), _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
+        _faded(truth), _faded(array), upsample_factor=FINENESS, normalization=None
+    )
+    return (float(right), float(down)) if max(abs(right), abs(down)) <= LARGEST_SHIFT else (0.0, 0.0)
+
+
+def shift(array: Complex, x: float, y: float) -> NDArray[np.complex128]:
+    """Return the array moved right by x and down by y pixels, by cubic splines; its border is repeated."""
+    from scipy.ndimage import shift as move
+
+    moved = [move(part.astype(np.float64), (y, x), order=3, mode="nearest") for part in (array.real, array.imag)]
+    return moved[0] + 1j * moved[1]  # type: ignore[no-any-return]  # scipy is untyped
+
+
+def scanned(
+    array: Complex, corner: tuple[float, float], positions: NDArray[np.floating], truth: Complex
+) -> tuple[NDArray[np.complex128], Complex]:
+    """Cut a reconstruction and its truth to the rectangle that the centres of the frames span, where neighbours overlap.
+
+    Args:
+        array: The object, (rows, columns).
+        corner: The (x, y) of its upper left pixel in the coordinates of the positions, perhaps between pixels.
+        positions: (M, 2), (x, y), pixels of the truth.
+        truth: (rows, columns).
+
+    Raises:
+        InvalidArgumentError: Less than 16 x 16 pixels are in all three.
+    """
+    sides = []
+    for axis in (0, 1):  # x, y; arrays have them the other way round
+        first = max(positions[:, axis].min(), corner[axis], 0)
+        last = min(positions[:, axis].max(), corner[axis] + array.shape[1 - axis] - 1, truth.shape[1 - axis] - 1)
+        sides.append((int(np.ceil(first)), int(np.floor(last)) + 1))
+    (left, right), (top, bottom) = sides
+    if right - left < 16 or bottom - top < 16:
+        raise InvalidArgumentError(
+            f"the scanned rectangle that object and truth share is {max(right - left, 0)} x {max(bottom - top, 0)} pixels, must be at "
+            "least 16 x 16: are the positions in pixels of the truth?",
+            field="positions",
+        )
+    x, y = corner
+    whole = int(np.floor(x)), int(np.floor(y))
+    moved = shift(array, x - whole[0], y - whole[1]) if (x, y) != whole else array.astype(np.complex128)
+    # Moved right by the fraction, the array's pixel 0 lies at the whole number below its corner.
+    return moved[top - whole[1] : bottom - whole[1], left - whole[0] : right - whole[0]], truth[top:bottom, left:right]
+
+
+def trim(array: Complex, border: int) -> Complex:
+    """Return an array without `border` pixels at each side. Raises InvalidArgumentError if less than 16 x 16 remain."""
+    if border < 0 or min(array.shape) - 2 * border < 16:
+        raise InvalidArgumentError(f"border is {border}, must be 0 or more and leave 16 x 16 of {array.shape} pixels", field="border")
+    return array[border : array.shape[0] - border, border : array.shape[1] - border]
+
+
+def _faded(array: Complex) -> Complex:
+    """Return an array without its mean, falling to zero at its sides, so that what is cut off there does not count."""
+    return (array - array.mean()) * np.outer(np.hanning(array.shape[0]), np.hanning(array.shape[1]))  # type: ignore[no-any-return]
