@@ -90,7 +90,9 @@ class ReconstructionPlan(_message.Message):
 
     @_builtins.property
     def probe(self) -> _common_pb2.Tensor:
-        """The probe, FP32 [modes, 2, size, size]; unset: the one that the network was trained with, or that lies in the store beside the scan."""
+        """The probe, FP32 [modes, 2, size, size]; unset: the one that the network was trained with, or that lies in the store beside the scan.
+        SubmitReconstruction takes none here: there it lies beside the scan.
+        """
 
     def __init__(
         self,

@@ -45,7 +45,7 @@ class PtychographyServiceStub:
     """
     SubmitReconstruction: _grpc.UnaryUnaryMultiCallable[_ptychography_pb2.SubmitReconstructionRequest, _ptychography_pb2.SubmitReconstructionResponse]
     """SubmitReconstruction queues a scan that lies in the store. What it answers is watched, cancelled and listed by QueuedInferenceService;
-    its result is a safetensors file with the tensors of `ReconstructionPart`.
+    its result is a safetensors file with the tensors of `ReconstructionPart`, and `corner` FP64 [2] as in `ReconstructionResult`.
     """
 
 @_typing.type_check_only
@@ -65,7 +65,7 @@ class PtychographyServiceAsyncStub(PtychographyServiceStub):
     """
     SubmitReconstruction: _aio.UnaryUnaryMultiCallable[_ptychography_pb2.SubmitReconstructionRequest, _ptychography_pb2.SubmitReconstructionResponse]  # type: ignore[assignment]
     """SubmitReconstruction queues a scan that lies in the store. What it answers is watched, cancelled and listed by QueuedInferenceService;
-    its result is a safetensors file with the tensors of `ReconstructionPart`.
+    its result is a safetensors file with the tensors of `ReconstructionPart`, and `corner` FP64 [2] as in `ReconstructionResult`.
     """
 
 class PtychographyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -94,7 +94,7 @@ class PtychographyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ptychography_pb2.SubmitReconstructionResponse, _abc.Awaitable[_ptychography_pb2.SubmitReconstructionResponse]]:
         """SubmitReconstruction queues a scan that lies in the store. What it answers is watched, cancelled and listed by QueuedInferenceService;
-        its result is a safetensors file with the tensors of `ReconstructionPart`.
+        its result is a safetensors file with the tensors of `ReconstructionPart`, and `corner` FP64 [2] as in `ReconstructionResult`.
         """
 
 def add_PtychographyServiceServicer_to_server(servicer: PtychographyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

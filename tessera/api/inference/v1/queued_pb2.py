@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tessera.api.common.v1 import common_pb2 as tessera_dot_api_dot_common_dot_v1_dot_common__pb2
+from tessera.api.inference.v1 import serving_pb2 as tessera_dot_api_dot_inference_dot_v1_dot_serving__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%tessera/api/inference/v1/queued.proto\x12\x18tessera.api.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"tessera/api/common/v1/common.proto\"1\n\x0bTensorsBlob\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"\xa3\x01\n\x0cNamedTensors\x12\x44\n\x07tensors\x18\x01 \x03(\x0b\x32\x33.tessera.api.inference.v1.NamedTensors.TensorsEntry\x1aM\n\x0cTensorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.tessera.api.common.v1.Tensor:\x02\x38\x01\"\xe9\x05\n\tInference\x12\n\n\x02id\x18\x01 \x01(\t\x12\x33\n\x05model\x18\x02 \x01(\x0b\x32$.tessera.api.common.v1.ModelSelector\x12\x35\n\x06inputs\x18\x03 \x01(\x0b\x32%.tessera.api.inference.v1.TensorsBlob\x12=\n\x08priority\x18\x04 \x01(\x0e\x32+.tessera.api.inference.v1.InferencePriority\x12\x37\n\x05state\x18\x05 \x01(\x0e\x32(.tessera.api.inference.v1.InferenceState\x12\x10\n\x08position\x18\x06 \x01(\x03\x12\x0c\n\x04rows\x18\x07 \x01(\x03\x12\x11\n\trows_done\x18\x08 \x01(\x03\x12<\n\x08\x61ttempts\x18\t \x03(\x0b\x32*.tessera.api.inference.v1.InferenceAttempt\x12\r\n\x05\x65rror\x18\n \x01(\t\x12\x18\n\x10\x63\x61ncel_requested\x18\x0b \x01(\x08\x12\x0f\n\x07version\x18\x0c \x01(\x03\x12\x0f\n\x07runtime\x18\r \x01(\t\x12\x35\n\x06result\x18\x0e \x01(\x0b\x32%.tessera.api.inference.v1.TensorsBlob\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12result_expire_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa2\x01\n\x10InferenceAttempt\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x0e\n\x06server\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x97\x03\n\x16SubmitInferenceRequest\x12\x33\n\x05model\x18\x01 \x01(\x0b\x32$.tessera.api.common.v1.ModelSelector\x12\x39\n\x07tensors\x18\x02 \x01(\x0b\x32&.tessera.api.inference.v1.NamedTensorsH\x00\x12\x35\n\x04\x62lob\x18\x03 \x01(\x0b\x32%.tessera.api.inference.v1.TensorsBlobH\x00\x12=\n\x08priority\x18\x04 \x01(\x0e\x32+.tessera.api.inference.v1.InferencePriority\x12/\n\x0c\x65xpire_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nresult_ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmax_attempts\x18\x07 \x01(\x05\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\tB\x08\n\x06inputs\"b\n\x17SubmitInferenceResponse\x12\x36\n\tinference\x18\x01 \x01(\x0b\x32#.tessera.api.inference.v1.Inference\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"!\n\x13GetInferenceRequest\x12\n\n\x02id\x18\x01 \x01(\t\"N\n\x14GetInferenceResponse\x12\x36\n\tinference\x18\x01 \x01(\x0b\x32#.tessera.api.inference.v1.Inference\"\x86\x01\n\x15ListInferencesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x37\n\x05state\x18\x03 \x01(\x0e\x32(.tessera.api.inference.v1.InferenceState\x12\r\n\x05model\x18\x04 \x01(\t\"j\n\x16ListInferencesResponse\x12\x37\n\ninferences\x18\x01 \x03(\x0b\x32#.tessera.api.inference.v1.Inference\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x15WatchInferenceRequest\x12\n\n\x02id\x18\x01 \x01(\t\"P\n\x16WatchInferenceResponse\x12\x36\n\tinference\x18\x01 \x01(\x0b\x32#.tessera.api.inference.v1.Inference\"1\n\x10GetResultRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tblob_only\x18\x02 \x01(\x08\"\x84\x01\n\x11GetResultResponse\x12\x36\n\tinference\x18\x01 \x01(\x0b\x32#.tessera.api.inference.v1.Inference\x12\x37\n\x07tensors\x18\x02 \x01(\x0b\x32&.tessera.api.inference.v1.NamedTensors\"$\n\x16\x43\x61ncelInferenceRequest\x12\n\n\x02id\x18\x01 \x01(\t\"Q\n\x17\x43\x61ncelInferenceResponse\x12\x36\n\tinference\x18\x01 \x01(\x0b\x32#.tessera.api.inference.v1.Inference*\xe1\x01\n\x0eInferenceState\x12\x1f\n\x1bINFERENCE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16INFERENCE_STATE_QUEUED\x10\x01\x12\x1b\n\x17INFERENCE_STATE_RUNNING\x10\x02\x12\x1d\n\x19INFERENCE_STATE_SUCCEEDED\x10\x03\x12\x1a\n\x16INFERENCE_STATE_FAILED\x10\x04\x12\x1d\n\x19INFERENCE_STATE_CANCELLED\x10\x05\x12\x1b\n\x17INFERENCE_STATE_EXPIRED\x10\x06*\x8f\x01\n\x11InferencePriority\x12\"\n\x1eINFERENCE_PRIORITY_UNSPECIFIED\x10\x00\x12\x1b\n\x17INFERENCE_PRIORITY_HIGH\x10\x01\x12\x1d\n\x19INFERENCE_PRIORITY_NORMAL\x10\x02\x12\x1a\n\x16INFERENCE_PRIORITY_LOW\x10\x03\x32\xc9\x05\n\x16QueuedInferenceService\x12v\n\x0fSubmitInference\x12\x30.tessera.api.inference.v1.SubmitInferenceRequest\x1a\x31.tessera.api.inference.v1.SubmitInferenceResponse\x12m\n\x0cGetInference\x12-.tessera.api.inference.v1.GetInferenceRequest\x1a..tessera.api.inference.v1.GetInferenceResponse\x12s\n\x0eListInferences\x12/.tessera.api.inference.v1.ListInferencesRequest\x1a\x30.tessera.api.inference.v1.ListInferencesResponse\x12u\n\x0eWatchInference\x12/.tessera.api.inference.v1.WatchInferenceRequest\x1a\x30.tessera.api.inference.v1.WatchInferenceResponse0\x01\x12\x64\n\tGetResult\x12*.tessera.api.inference.v1.GetResultRequest\x1a+.tessera.api.inference.v1.GetResultResponse\x12v\n\x0f\x43\x61ncelInference\x12\x30.tessera.api.inference.v1.CancelInferenceRequest\x1a\x31.tessera.api.inference.v1.CancelInferenceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%tessera/api/inference/v1/queued.proto\x12\x18tessera.api.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"tessera/api/common/v1/common.proto\x1a&tessera/api/inference/v1/serving.proto\"1\n\x0bTensorsBlob\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"\xa3\x01\n\x0cNamedTensors\x12\x44\n\x07tensors\x18\x01 \x03(\x0b\x32\x33.tessera.api.inference.v1.NamedTensors.TensorsEntry\x1aM\n\x0cTensorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.tessera.api.common.v1.Tensor:\x02\x38\x01\"\xb1\x06\n\tInference\x12\n\n\x02id\x18\x01 \x01(\t\x12\x33\n\x05model\x18\x02 \x01(\x0b\x32$.tessera.api.common.v1.ModelSelector\x12\x35\n\x06inputs\x18\x03 \x01(\x0b\x32%.tessera.api.inference.v1.TensorsBlob\x12=\n\x08priority\x18\x04 \x01(\x0e\x32+.tessera.api.inference.v1.InferencePriority\x12\x37\n\x05state\x18\x05 \x01(\x0e\x32(.tessera.api.inference.v1.InferenceState\x12\x10\n\x08position\x18\x06 \x01(\x03\x12\x0c\n\x04rows\x18\x07 \x01(\x03\x12\x11\n\trows_done\x18\x08 \x01(\x03\x12<\n\x08\x61ttempts\x18\t \x03(\x0b\x32*.tessera.api.inference.v1.InferenceAttempt\x12\r\n\x05\x65rror\x18\n \x01(\t\x12\x18\n\x10\x63\x61ncel_requested\x18\x0b \x01(\x08\x12\x0f\n\x07version\x18\x0c \x01(\x03\x12\x0f\n\x07runtime\x18\r \x01(\t\x12\x35\n\x06result\x18\x0e \x01(\x0b\x32%.tessera.api.inference.v1.TensorsBlob\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12result_expire_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x46\n\x0ereconstruction\x18\x14 \x01(\x0b\x32..tessera.api.inference.v1.ReconstructionStatus\"\xed\x01\n\x14ReconstructionStatus\x12\x39\n\x0brefine_with\x18\x01 \x01(\x0b\x32$.tessera.api.common.v1.ModelSelector\x12\x0e\n\x06\x66rames\x18\x02 \x01(\x03\x12\x11\n\titeration\x18\x03 \x01(\x05\x12\x1a\n\rfourier_error\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\x0e\n\x06\x63orner\x18\x05 \x03(\x01\x12\x39\n\x0b\x61nswered_by\x18\x06 \x03(\x0b\x32$.tessera.api.inference.v1.AnsweredByB\x10\n\x0e_fourier_error\"\xa2\x01\n\x10InferenceAttempt\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x0e\n\x06server\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x97\x03\n\x16SubmitInferenceRequest\x12\x33\n\x05model\x18\x01 \x01(\x0b\x32$.tessera.api.common.v1.ModelSelector\x12\x39\n\x07tensors\x18\x02 \x01(\x0b\x32&.tessera.api.inference.v1.NamedTensorsH\x00\x12\x35\n\x04\x62lob\x18\x03 \x01(\x0b\x32%.tessera.api.inference.v1.TensorsBlobH\x00\x12=\n\x08priority\x18\x04 \x01(\x0e\x32+.tessera.api.inference.v1.InferencePriority\x12/\n\x0c\x65xpire_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nresult_ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmax_attempts\x18\x07 \x01(\x05\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\tB\x08\n\x06inputs\"b\n\x17SubmitInferenceResponse\x12\x36\n\tinference\x18\x01 \x01(\x0b\x32#.tessera.api.inference.v1.Inference\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"!\n\x13GetInferenceRequest\x12\n\n\x02id\x18\x01 \x01(\t\"N\n\x14GetInferenceResponse\x12\x36\n\tinference\x18\x01 \x01(\x0b\x32#.tessera.api.inference.v1.Inference\"\x86\x01\n\x15ListInferencesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x37\n\x05state\x18\x03 \x01(\x0e\x32(.tessera.api.inference.v1.InferenceState\x12\r\n\x05model\x18\x04 \x01(\t\"j\n\x16ListInferencesResponse\x12\x37\n\ninferences\x18\x01 \x03(\x0b\x32#.tessera.api.inference.v1.Inference\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x15WatchInferenceRequest\x12\n\n\x02id\x18\x01 \x01(\t\"P\n\x16WatchInferenceResponse\x12\x36\n\tinference\x18\x01 \x01(\x0b\x32#.tessera.api.inference.v1.Inference\"1\n\x10GetResultRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tblob_only\x18\x02 \x01(\x08\"\x84\x01\n\x11GetResultResponse\x12\x36\n\tinference\x18\x01 \x01(\x0b\x32#.tessera.api.inference.v1.Inference\x12\x37\n\x07tensors\x18\x02 \x01(\x0b\x32&.tessera.api.inference.v1.NamedTensors\"$\n\x16\x43\x61ncelInferenceRequest\x12\n\n\x02id\x18\x01 \x01(\t\"Q\n\x17\x43\x61ncelInferenceResponse\x12\x36\n\tinference\x18\x01 \x01(\x0b\x32#.tessera.api.inference.v1.Inference*\xe1\x01\n\x0eInferenceState\x12\x1f\n\x1bINFERENCE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16INFERENCE_STATE_QUEUED\x10\x01\x12\x1b\n\x17INFERENCE_STATE_RUNNING\x10\x02\x12\x1d\n\x19INFERENCE_STATE_SUCCEEDED\x10\x03\x12\x1a\n\x16INFERENCE_STATE_FAILED\x10\x04\x12\x1d\n\x19INFERENCE_STATE_CANCELLED\x10\x05\x12\x1b\n\x17INFERENCE_STATE_EXPIRED\x10\x06*\x8f\x01\n\x11InferencePriority\x12\"\n\x1eINFERENCE_PRIORITY_UNSPECIFIED\x10\x00\x12\x1b\n\x17INFERENCE_PRIORITY_HIGH\x10\x01\x12\x1d\n\x19INFERENCE_PRIORITY_NORMAL\x10\x02\x12\x1a\n\x16INFERENCE_PRIORITY_LOW\x10\x03\x32\xc9\x05\n\x16QueuedInferenceService\x12v\n\x0fSubmitInference\x12\x30.tessera.api.inference.v1.SubmitInferenceRequest\x1a\x31.tessera.api.inference.v1.SubmitInferenceResponse\x12m\n\x0cGetInference\x12-.tessera.api.inference.v1.GetInferenceRequest\x1a..tessera.api.inference.v1.GetInferenceResponse\x12s\n\x0eListInferences\x12/.tessera.api.inference.v1.ListInferencesRequest\x1a\x30.tessera.api.inference.v1.ListInferencesResponse\x12u\n\x0eWatchInference\x12/.tessera.api.inference.v1.WatchInferenceRequest\x1a\x30.tessera.api.inference.v1.WatchInferenceResponse0\x01\x12\x64\n\tGetResult\x12*.tessera.api.inference.v1.GetResultRequest\x1a+.tessera.api.inference.v1.GetResultResponse\x12v\n\x0f\x43\x61ncelInference\x12\x30.tessera.api.inference.v1.CancelInferenceRequest\x1a\x31.tessera.api.inference.v1.CancelInferenceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,44 +37,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NAMEDTENSORS_TENSORSENTRY']._loaded_options = None
   _globals['_NAMEDTENSORS_TENSORSENTRY']._serialized_options = b'8\001'
-  _globals['_INFERENCESTATE']._serialized_start=2595
-  _globals['_INFERENCESTATE']._serialized_end=2820
-  _globals['_INFERENCEPRIORITY']._serialized_start=2823
-  _globals['_INFERENCEPRIORITY']._serialized_end=2966
-  _globals['_TENSORSBLOB']._serialized_start=168
-  _globals['_TENSORSBLOB']._serialized_end=217
-  _globals['_NAMEDTENSORS']._serialized_start=220
-  _globals['_NAMEDTENSORS']._serialized_end=383
-  _globals['_NAMEDTENSORS_TENSORSENTRY']._serialized_start=306
-  _globals['_NAMEDTENSORS_TENSORSENTRY']._serialized_end=383
-  _globals['_INFERENCE']._serialized_start=386
-  _globals['_INFERENCE']._serialized_end=1131
-  _globals['_INFERENCEATTEMPT']._serialized_start=1134
-  _globals['_INFERENCEATTEMPT']._serialized_end=1296
-  _globals['_SUBMITINFERENCEREQUEST']._serialized_start=1299
-  _globals['_SUBMITINFERENCEREQUEST']._serialized_end=1706
-  _globals['_SUBMITINFERENCERESPONSE']._serialized_start=1708
-  _globals['_SUBMITINFERENCERESPONSE']._serialized_end=1806
-  _globals['_GETINFERENCEREQUEST']._serialized_start=1808
-  _globals['_GETINFERENCEREQUEST']._serialized_end=1841
-  _globals['_GETINFERENCERESPONSE']._serialized_start=1843
-  _globals['_GETINFERENCERESPONSE']._serialized_end=1921
-  _globals['_LISTINFERENCESREQUEST']._serialized_start=1924
-  _globals['_LISTINFERENCESREQUEST']._serialized_end=2058
-  _globals['_LISTINFERENCESRESPONSE']._serialized_start=2060
-  _globals['_LISTINFERENCESRESPONSE']._serialized_end=2166
-  _globals['_WATCHINFERENCEREQUEST']._serialized_start=2168
-  _globals['_WATCHINFERENCEREQUEST']._serialized_end=2203
-  _globals['_WATCHINFERENCERESPONSE']._serialized_start=2205
-  _globals['_WATCHINFERENCERESPONSE']._serialized_end=2285
-  _globals['_GETRESULTREQUEST']._serialized_start=2287
-  _globals['_GETRESULTREQUEST']._serialized_end=2336
-  _globals['_GETRESULTRESPONSE']._serialized_start=2339
-  _globals['_GETRESULTRESPONSE']._serialized_end=2471
-  _globals['_CANCELINFERENCEREQUEST']._serialized_start=2473
-  _globals['_CANCELINFERENCEREQUEST']._serialized_end=2509
-  _globals['_CANCELINFERENCERESPONSE']._serialized_start=2511
-  _globals['_CANCELINFERENCERESPONSE']._serialized_end=2592
-  _globals['_QUEUEDINFERENCESERVICE']._serialized_start=2969
-  _globals['_QUEUEDINFERENCESERVICE']._serialized_end=3682
+  _globals['_INFERENCESTATE']._serialized_start=2947
+  _globals['_INFERENCESTATE']._serialized_end=3172
+  _globals['_INFERENCEPRIORITY']._serialized_start=3175
+  _globals['_INFERENCEPRIORITY']._serialized_end=3318
+  _globals['_TENSORSBLOB']._serialized_start=208
+  _globals['_TENSORSBLOB']._serialized_end=257
+  _globals['_NAMEDTENSORS']._serialized_start=260
+  _globals['_NAMEDTENSORS']._serialized_end=423
+  _globals['_NAMEDTENSORS_TENSORSENTRY']._serialized_start=346
+  _globals['_NAMEDTENSORS_TENSORSENTRY']._serialized_end=423
+  _globals['_INFERENCE']._serialized_start=426
+  _globals['_INFERENCE']._serialized_end=1243
+  _globals['_RECONSTRUCTIONSTATUS']._serialized_start=1246
+  _globals['_RECONSTRUCTIONSTATUS']._serialized_end=1483
+  _globals['_INFERENCEATTEMPT']._serialized_start=1486
+  _globals['_INFERENCEATTEMPT']._serialized_end=1648
+  _globals['_SUBMITINFERENCEREQUEST']._serialized_start=1651
+  _globals['_SUBMITINFERENCEREQUEST']._serialized_end=2058
+  _globals['_SUBMITINFERENCERESPONSE']._serialized_start=2060
+  _globals['_SUBMITINFERENCERESPONSE']._serialized_end=2158
+  _globals['_GETINFERENCEREQUEST']._serialized_start=2160
+  _globals['_GETINFERENCEREQUEST']._serialized_end=2193
+  _globals['_GETINFERENCERESPONSE']._serialized_start=2195
+  _globals['_GETINFERENCERESPONSE']._serialized_end=2273
+  _globals['_LISTINFERENCESREQUEST']._serialized_start=2276
+  _globals['_LISTINFERENCESREQUEST']._serialized_end=2410
+  _globals['_LISTINFERENCESRESPONSE']._serialized_start=2412
+  _globals['_LISTINFERENCESRESPONSE']._serialized_end=2518
+  _globals['_WATCHINFERENCEREQUEST']._serialized_start=2520
+  _globals['_WATCHINFERENCEREQUEST']._serialized_end=2555
+  _globals['_WATCHINFERENCERESPONSE']._serialized_start=2557
+  _globals['_WATCHINFERENCERESPONSE']._serialized_end=2637
+  _globals['_GETRESULTREQUEST']._serialized_start=2639
+  _globals['_GETRESULTREQUEST']._serialized_end=2688
+  _globals['_GETRESULTRESPONSE']._serialized_start=2691
+  _globals['_GETRESULTRESPONSE']._serialized_end=2823
+  _globals['_CANCELINFERENCEREQUEST']._serialized_start=2825
+  _globals['_CANCELINFERENCEREQUEST']._serialized_end=2861
+  _globals['_CANCELINFERENCERESPONSE']._serialized_start=2863
+  _globals['_CANCELINFERENCERESPONSE']._serialized_end=2944
+  _globals['_QUEUEDINFERENCESERVICE']._serialized_start=3321
+  _globals['_QUEUEDINFERENCESERVICE']._serialized_end=4034
 # @@protoc_insertion_point(module_scope)

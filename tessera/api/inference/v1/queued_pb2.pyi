@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tessera.api.common.v1 import common_pb2 as _common_pb2
+from tessera.api.inference.v1 import serving_pb2 as _serving_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -186,6 +187,7 @@ class Inference(_message.Message):
     FINISH_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     RESULT_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    RECONSTRUCTION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Given by the service."""
     priority: Global___InferencePriority.ValueType
@@ -195,7 +197,9 @@ class Inference(_message.Message):
     position: _builtins.int
     """While it is QUEUED: how many requests of its priority wait before it."""
     rows: _builtins.int
-    """Rows of the inputs; 0 until a server has opened them."""
+    """Rows of the inputs; of a reconstruction its frames, once for a network and once for every pass of an engine that its plan allows.
+    0 until a server has opened them.
+    """
     rows_done: _builtins.int
     """Rows that are computed; begins anew with every attempt."""
     error: _builtins.str
@@ -208,11 +212,11 @@ class Inference(_message.Message):
     """Runtime that computed the result; empty before."""
     @_builtins.property
     def model(self) -> _common_pb2.ModelSelector:
-        """Which model, and version or alias."""
+        """Which model, and version or alias; of a reconstruction the one that begins it."""
 
     @_builtins.property
     def inputs(self) -> Global___TensorsBlob:
-        """Its inputs, as they are stored."""
+        """Its inputs, as they are stored; the scan of a reconstruction."""
 
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___InferenceAttempt]:
@@ -242,6 +246,10 @@ class Inference(_message.Message):
     def result_expire_time(self) -> _timestamp_pb2.Timestamp:
         """The result is kept until then; unset unless SUCCEEDED."""
 
+    @_builtins.property
+    def reconstruction(self) -> Global___ReconstructionStatus:
+        """Set for a reconstruction, and only for one."""
+
     def __init__(
         self,
         *,
@@ -264,14 +272,67 @@ class Inference(_message.Message):
         finish_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         result_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        reconstruction: Global___ReconstructionStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "finish_time", b"finish_time", "inputs", b"inputs", "model", b"model", "result", b"result", "result_expire_time", b"result_expire_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "finish_time", b"finish_time", "inputs", b"inputs", "model", b"model", "reconstruction", b"reconstruction", "result", b"result", "result_expire_time", b"result_expire_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "error", b"error", "expire_time", b"expire_time", "finish_time", b"finish_time", "id", b"id", "inputs", b"inputs", "model", b"model", "position", b"position", "priority", b"priority", "result", b"result", "result_expire_time", b"result_expire_time", "rows", b"rows", "rows_done", b"rows_done", "runtime", b"runtime", "start_time", b"start_time", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "error", b"error", "expire_time", b"expire_time", "finish_time", b"finish_time", "id", b"id", "inputs", b"inputs", "model", b"model", "position", b"position", "priority", b"priority", "reconstruction", b"reconstruction", "result", b"result", "result_expire_time", b"result_expire_time", "rows", b"rows", "rows_done", b"rows_done", "runtime", b"runtime", "start_time", b"start_time", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Inference: _TypeAlias = Inference  # noqa: Y015
+
+@_typing.final
+class ReconstructionStatus(_message.Message):
+    """ReconstructionStatus says how far a reconstruction is, and at its end what is known of it beside its tensors. It begins anew with every
+    attempt.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFINE_WITH_FIELD_NUMBER: _builtins.int
+    FRAMES_FIELD_NUMBER: _builtins.int
+    ITERATION_FIELD_NUMBER: _builtins.int
+    FOURIER_ERROR_FIELD_NUMBER: _builtins.int
+    CORNER_FIELD_NUMBER: _builtins.int
+    ANSWERED_BY_FIELD_NUMBER: _builtins.int
+    frames: _builtins.int
+    """Frames of the scan; 0 until a server has opened it."""
+    iteration: _builtins.int
+    """Passes of the engine over the scan; 0 before the first."""
+    fourier_error: _builtins.float
+    """Fourier error of that pass, of the result at the end; unset before the first, and where there is no probe."""
+    @_builtins.property
+    def refine_with(self) -> _common_pb2.ModelSelector:
+        """The engine that goes on from what `Inference.model` found; unset: none."""
+
+    @_builtins.property
+    def corner(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """At the end: the (x, y) of the upper left pixel of the result, in the coordinates of the positions."""
+
+    @_builtins.property
+    def answered_by(self) -> _containers.RepeatedCompositeFieldContainer[_serving_pb2.AnsweredBy]:
+        """At the end: which version answered, the network before the engine."""
+
+    def __init__(
+        self,
+        *,
+        refine_with: _common_pb2.ModelSelector | None = ...,
+        frames: _builtins.int = ...,
+        iteration: _builtins.int = ...,
+        fourier_error: _builtins.float | None = ...,
+        corner: _abc.Iterable[_builtins.float] | None = ...,
+        answered_by: _abc.Iterable[_serving_pb2.AnsweredBy] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fourier_error", b"_fourier_error", "fourier_error", b"fourier_error", "refine_with", b"refine_with"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fourier_error", b"_fourier_error", "answered_by", b"answered_by", "corner", b"corner", "fourier_error", b"fourier_error", "frames", b"frames", "iteration", b"iteration", "refine_with", b"refine_with"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fourier_error: _TypeAlias = _typing.Literal["fourier_error"]  # noqa: Y015
+    _WhichOneofArgType__fourier_error: _TypeAlias = _typing.Literal["_fourier_error", b"_fourier_error"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fourier_error) -> _WhichOneofReturnType__fourier_error | None: ...
+
+Global___ReconstructionStatus: _TypeAlias = ReconstructionStatus  # noqa: Y015
 
 @_typing.final
 class InferenceAttempt(_message.Message):

@@ -31,6 +31,7 @@ class QueuedInferenceServiceStub:
     Inputs and results are safetensors files in the registry's blob store: each input or output of the model under its name, the first axis
     being the rows. Inputs with more rows than a batch are computed in parts, all by one version. A request is delivered at least once and has
     one result: a server that was given up writes nothing.
+    Reconstructions (PtychographyService.SubmitReconstruction) wait in the same queue; all methods but the first are theirs too.
     SubmitInference takes the gRPC metadata tessera-sticky-key and tessera-runtime as every method that predicts does (see serving.proto).
     """
 
@@ -78,6 +79,7 @@ class QueuedInferenceServiceServicer:
     Inputs and results are safetensors files in the registry's blob store: each input or output of the model under its name, the first axis
     being the rows. Inputs with more rows than a batch are computed in parts, all by one version. A request is delivered at least once and has
     one result: a server that was given up writes nothing.
+    Reconstructions (PtychographyService.SubmitReconstruction) wait in the same queue; all methods but the first are theirs too.
     SubmitInference takes the gRPC metadata tessera-sticky-key and tessera-runtime as every method that predicts does (see serving.proto).
     """
 
@@ -170,6 +172,7 @@ class QueuedInferenceService:
     Inputs and results are safetensors files in the registry's blob store: each input or output of the model under its name, the first axis
     being the rows. Inputs with more rows than a batch are computed in parts, all by one version. A request is delivered at least once and has
     one result: a server that was given up writes nothing.
+    Reconstructions (PtychographyService.SubmitReconstruction) wait in the same queue; all methods but the first are theirs too.
     SubmitInference takes the gRPC metadata tessera-sticky-key and tessera-runtime as every method that predicts does (see serving.proto).
     """
 
