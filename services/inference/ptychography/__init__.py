@@ -1,0 +1,1 @@
+"""PtychographyService: an object from diffraction patterns, with networks and iterative engines."""

@@ -1,0 +1,155 @@
+"""Ptychography: scans go in, while they are recorded or from a file, progress, previews and at last the object come out."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import grpc
+
+from tessera.api.inference.v1 import ptychography_pb2 as pb
+from tessera.api.inference.v1.ptychography_pb2_grpc import PtychographyServiceStub
+from tessera.blob_files import BlobRef
+from tessera.client.calls import selector
+from tessera.client.wishes import Priority
+from tessera.tensors import Array, to_proto
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tessera.api.inference.v1.ptychography_pb2_grpc import PtychographyServiceAsyncStub
+
+PREVIEW_S = 2.0
+"""Least time between two previews, seconds."""
+
+
+class Frames(NamedTuple):
+    """Some frames of a scan, any number.
+
+    Attributes:
+        patterns: (k, N, N), zero frequency in the centre: amplitudes, float32, or with `counts` counts, uint8, uint16, uint32, int32 or
+            float32.
+        positions: (k, 2), (x, y) in pixels.
+        counts: Whether the patterns are counts.
+    """
+
+    patterns: Array
+    positions: Array
+    counts: bool = False
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The result.
+
+    Attributes:
+        tensors: By name, float32, as `ReconstructionPart` in the API describes them: amplitude, phase, weight, probe, positions, errors.
+        summary: Frames, passes, Fourier error, corner and which versions answered.
+    """
+
+    tensors: Mapping[str, "NDArray[np.float32]"]
+    summary: pb.ReconstructionResult
+
+
+Event = pb.ReconstructionProgress | pb.ReconstructionPreview | Reconstruction
+
+
+def reconstruction_plan(
+    model: str,
+    *,
+    version: int | None = None,
+    alias: str | None = None,
+    refine_with: str = "",
+    refine_version: int | None = None,
+    refine_alias: str | None = None,
+    iterations: int = 0,
+    target_fourier_error: float = 0.0,
+    weighting: pb.ReconstructionWeighting = pb.RECONSTRUCTION_WEIGHTING_UNSPECIFIED,
+    crop: int = 0,
+    fixed_probe: bool = False,
+    correct_positions: bool = False,
+    batch: int = 0,
+    seed: int = 0,
+    probe: "NDArray[np.complex64] | None" = None,
+) -> pb.ReconstructionPlan:
+    """Return the plan of a reconstruction, for `PtychographyClient.reconstruct` and for the queue.
+
+    Args:
+        model: A network or an engine.
+        version: An exact version; or
+        alias: an alias. The alias `champion` if neither is given.
+        refine_with: An engine that goes on from what `model` found; none if empty.
+        refine_version: Its version; or
+        refine_alias: its alias.
+        iterations: Most passes of an engine over the scan, 1 to 10000; 0 means 50.
+        target_fourier_error: An engine stops as soon as the error is at most this.
+        weighting: How patches of a network are merged.
+        crop: Central pixels of each patch of a network that are merged, even; 0 means half of it.
+        fixed_probe: Leave the probe as it is.
+        correct_positions: Improve the positions too.
+        batch: Frames that an engine takes at a time, 1 to 1024; 0 means its own default.
+        seed: Of the order in which an engine takes the frames.
+        probe: (modes, N, N) or (N, N); None: that of the scan, or the one that the network was trained with.
+    """
+    from tessera.tasks.ptychography.signatures import to_channels
+
+    plan = pb.ReconstructionPlan(
+        model=selector(model, version, alias),
+        refine_with=selector(refine_with, refine_version, refine_alias) if refine_with else None,
+        iterations=iterations,
+        target_fourier_error=target_fourier_error,
+        weighting=weighting,
+        crop=crop,
+        fixed_probe=fixed_probe,
+        correct_positions=correct_positions,
+        batch=batch,
+        seed=seed,
+    )
+    if probe is not None:
+        plan.probe.CopyFrom(to_proto(to_channels(probe if probe.ndim == 3 else probe[None])))
+    return plan
+
+
+class PtychographyClient:
+    """Calls to `PtychographyService`.
+
+    Args:
+        channel: From `tessera.rpc.channel.open_channel`; the caller closes it.
+        max_message_bytes: Largest message that the server takes.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, max_message_bytes: int) -> None:
+        self.stub: PtychographyServiceAsyncStub = PtychographyServiceStub(channel)
+        self._max_message_bytes = max_message_bytes
+
+    async def reconstruct(
+        self,
+        frames: Iterable[Frames] | AsyncIterable[Frames] | BlobRef,
+        plan: pb.ReconstructionPlan,
+        *,
+        preview_interval_s: float = PREVIEW_S,
+        timeout_s: float | None = None,
+        runtime: str = "",
+        priority: Priority = "",
+        sticky_key: str = "",
+    ) -> AsyncIterator[Event]:
+        """Send a scan, and yield progress and previews meanwhile and the result at last.
+
+        Args:
+            frames: The scan, in pieces of any size; they are sent as fast as the server takes them. Or a scan in the registry's store.
+            plan: From `reconstruction_plan`.
+            preview_interval_s: Least time between two previews; 0 turns them off.
+            timeout_s: Seconds for the whole; None for as long as it takes.
+            runtime: What shall compute, for example `torchserve`; what each version prefers if empty.
+            priority: `high`, `normal` or `low`: who is computed first when requests wait.
+            sticky_key: Calls with an equal key are answered by the same version during a rollout; at most 256 characters.
+
+        Raises:
+            InvalidArgumentError: A value is out of its range, or frames are not fit: other sizes, NaN, negative, positions all equal.
+            FailedPreconditionError: A model is no network or engine of this task, or not for frames of this size.
+            NotFoundError: No such model, version, alias or scan.
+            ResourceExhaustedError: More than the server takes, or it is busy.
+            DeadlineExceededError: It took longer than `timeout_s`, or the scan stood still for longer than the server waits.
+        """
+        raise NotImplementedError
+        yield
