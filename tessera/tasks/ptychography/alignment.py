@@ -31,12 +31,14 @@ def remove_plane(array: Complex) -> NDArray[np.complex128]:
     planes = np.stack([np.ones(array.size), columns.ravel(), rows.ravel()], axis=1)
     fitted, *_ = np.linalg.lstsq(planes * weight[:, None], np.angle(flat).ravel() * weight, rcond=None)
     plane: NDArray[np.float64] = (planes @ fitted).reshape(array.shape)
-    return flat * np.exp(-1j * plane)
+    flattened: NDArray[np.complex128] = flat * np.exp(-1j * plane)
+    return flattened
 
 
 def match_scale(array: Complex, truth: Complex) -> NDArray[np.complex128]:
     """Return the array times the factor that gives it the truth's mean amplitude."""
-    return array * (np.abs(truth).mean() / max(np.abs(array).mean(), np.finfo(np.float32).tiny))
+    factor = float(np.abs(truth).mean() / max(np.abs(array).mean(), np.finfo(np.float32).tiny))
+    return np.asarray(array, np.complex128) * factor
 
 
 def find_shift(array: Complex, truth: Complex) -> tuple[float, float]:
