@@ -1,0 +1,67 @@
+"""Scans in files: our own form, numpy archives of two layouts, and HDF5.
+
+What a file is, is told by its first bytes, never by its name: blobs in a store have none.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tessera.errors import InvalidArgumentError
+from tessera.tasks.ptychography.files.archives import unpack_bzip2
+from tessera.tasks.ptychography.files.npz import read_npz
+from tessera.tasks.ptychography.files.stored import ScanReader, write_scan
+from tessera.tasks.ptychography.scan import Scan
+from tessera.tasks.ptychography.validation import check_scan
+
+__all__ = ["MAX_BYTES", "ScanReader", "read_scan", "write_scan"]
+
+MAX_BYTES = 16 << 30
+"""Bytes of a scan that is read as a whole, unless the caller says otherwise."""
+
+_LONGEST_MAGIC = 16
+
+
+def read_scan(path: Path, *, field: str = "scan", max_bytes: int = MAX_BYTES) -> Scan:
+    """Return the scan of a file, checked.
+
+    Args:
+        path: Of our own form (`write_scan`), `.npz` or HDF5, each also compressed by bzip2; the guide to ptychography lists the layouts.
+        field: Path of the request field that named it, for errors.
+        max_bytes: Most that the file may hold, unpacked: a small file can claim to be huge.
+
+    Returns:
+        The scan in the form of the task, whatever the file's layout.
+
+    Raises:
+        InvalidArgumentError: It cannot be read, is none of these, or holds no valid scan; the message says why.
+        ResourceExhaustedError: It holds more than `max_bytes`, or the disk is full.
+    """
+    try:
+        with path.open("rb") as file:
+            magic = file.read(_LONGEST_MAGIC)
+    except OSError as error:
+        raise InvalidArgumentError(f"{path} cannot be read: {error.strerror}", field=field) from error
+    if magic.startswith(b"BZh"):
+        with tempfile.TemporaryDirectory() as folder:
+            unpacked = Path(folder) / "scan"
+            unpack_bzip2(path, unpacked, max_bytes, field)
+            return read_scan(unpacked, field=field, max_bytes=max_bytes)
+    for begins, read in _READERS:
+        if begins(magic):
+            scan = read(path, field, max_bytes)
+            check_scan(scan, field)
+            return scan
+    raise InvalidArgumentError("this is no scan: neither .npz, HDF5 (.h5, .cxi) nor safetensors, nor one of them in .bz2", field=field)
+
+
+def _read_stored(path: Path, field: str, max_bytes: int) -> Scan:
+    """Return a scan in our own form."""
+    with ScanReader(path, field) as reader:
+        return Scan(reader.amplitudes(0, reader.frames), reader.positions, reader.probe, reader.truth)
+
+
+_READERS: tuple[tuple[Callable[[bytes], bool], Callable[[Path, str, int], Scan]], ...] = (
+    (lambda magic: magic.startswith(b"PK"), read_npz),
+    (lambda magic: magic[8:9] == b"{", _read_stored),
+)

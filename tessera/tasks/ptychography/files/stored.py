@@ -1,0 +1,114 @@
+"""Scans in our own form, which is written and read a few frames at a time: a safetensors file.
+
+Its tensors: `amplitudes` FP32 (M, N, N), `positions` FP64 (M, 2); where they are known, `probe` FP32 (modes, 2, N, N) and `truth` FP32
+(2, rows, columns), real and imaginary part. What they mean is in the package's docstring.
+"""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from tessera.blob_files import disk_errors
+from tessera.errors import InvalidArgumentError
+from tessera.tasks.ptychography.scan import Scan
+from tessera.tasks.ptychography.signatures import from_channels, to_channels
+from tessera.tasks.ptychography.validation import check_positions, check_probe, check_shapes
+
+_TYPES = {"amplitudes": "F32", "positions": "F64", "probe": "F32", "truth": "F32"}
+_REQUIRED = ("amplitudes", "positions")
+_CHANNELS = 2
+_PROBE_AXES, _TRUTH_AXES = 4, 3
+
+
+def write_scan(path: Path, scan: Scan) -> None:
+    """Write a scan in our own form; ResourceExhaustedError if the disk is full."""
+    tensors: dict[str, NDArray[Any]] = {
+        "amplitudes": np.ascontiguousarray(scan.amplitudes, np.float32),
+        "positions": np.ascontiguousarray(scan.positions, np.float64),
+    }
+    if scan.probe is not None:
+        tensors["probe"] = to_channels(scan.probe)
+    if scan.truth is not None:
+        tensors["truth"] = to_channels(scan.truth)
+    with disk_errors():
+        save_file(tensors, path)
+
+
+class ScanReader:
+    """A scan in our own form, of which no more is in memory than was asked for; a context manager.
+
+    Args:
+        path: The file, which must not change meanwhile.
+        field: Path of the request field that named it, for errors.
+
+    Attributes:
+        frames: M.
+        size: N, pixels.
+        positions: float64, (M, 2), checked.
+        probe: complex64, (modes, N, N), or None.
+        truth: complex64, (rows, columns), or None.
+
+    Raises:
+        InvalidArgumentError: It is no such file, or what it holds cannot be a scan.
+    """
+
+    def __init__(self, path: Path, field: str = "scan") -> None:
+        try:
+            self._file = _open(path)
+            self._slices = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118 - it is no dict
+        except (SafetensorError, OSError) as error:
+            raise InvalidArgumentError(f"this is not a safetensors file: {error}", field=field) from error
+        shapes = self._check_types(field)
+        self.frames, self.size = check_shapes(shapes["amplitudes"], shapes["positions"], field)
+        self.positions: NDArray[np.float64] = self._file.get_tensor("positions")
+        check_positions(self.positions, self.size, field)
+        self.probe = self._complex("probe", _PROBE_AXES, field)
+        if self.probe is not None:
+            check_probe(self.probe, self.size, field)
+        self.truth = self._complex("truth", _TRUTH_AXES, field)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._slices.clear()
+        del self._file
+
+    def amplitudes(self, first: int, last: int) -> NDArray[np.float32]:
+        """Return the frames from `first` to before `last`, or to the end, (k, N, N); their values are not checked."""
+        part: NDArray[np.float32] = self._slices["amplitudes"][first : min(last, self.frames)]
+        return part
+
+    def _check_types(self, field: str) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every tensor; InvalidArgumentError if one is missing or has another type."""
+        missing = [name for name in _REQUIRED if name not in self._slices]
+        if missing:
+            held = ", ".join(sorted(self._slices)) or "nothing"
+            raise InvalidArgumentError(f"a scan needs {' and '.join(_REQUIRED)}; this file holds {held}", field=field)
+        for name, part in self._slices.items():
+            if name not in _TYPES:
+                raise InvalidArgumentError.unknown("tensor of a scan", name, _TYPES, field=field)
+            if part.get_dtype() != _TYPES[name]:
+                message = f"{name} has the element type {part.get_dtype()}; {_TYPES[name]} is needed"
+                raise InvalidArgumentError(message, field=f"{field}.{name}")
+        return {name: tuple(part.get_shape()) for name, part in self._slices.items()}
+
+    def _complex(self, name: str, axes: int, field: str) -> NDArray[np.complex64] | None:
+        """Return a tensor of real and imaginary parts as a complex one, None if there is none."""
+        if name not in self._slices:
+            return None
+        shape = self._slices[name].get_shape()
+        if len(shape) != axes or shape[-3] != _CHANNELS or 0 in shape:
+            message = f"{name} has shape {list(shape)}; {axes} axes are needed, the third last of them real and imaginary part"
+            raise InvalidArgumentError(message, field=f"{field}.{name}")
+        return from_channels(self._file.get_tensor(name))
+
+
+def _open(path: Path) -> Any:
+    """Open a safetensors file; SafetensorError or OSError if it is none."""
+    return safe_open(path, framework="numpy")
