@@ -117,6 +117,9 @@ def check(run: Callable[[Arrays], Arrays], network: Network, export: Export) -> 
     for inputs in [export.golden, *export.check()]:
         expected = compute(network, inputs, export.signature)
         for name, found in run(inputs).items():
+            if found.shape != expected[name].shape:
+                shapes = f"{list(found.shape)} and {list(expected[name].shape)}"
+                raise TesseraError(f"the exported graph and the network answer {name} of shapes {shapes}; nothing is published")
             if not np.allclose(found, expected[name], rtol=export.rtol, atol=export.atol):
                 worst = float(np.abs(found - expected[name]).max())
                 raise TesseraError(f"the exported graph and the network disagree on {name} by up to {worst:g}; nothing is published")

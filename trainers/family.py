@@ -1,7 +1,8 @@
 """What a family of models is to the shared code: the loop, the export, the child process and `trainers.describe` know no more than this.
 
 A family is a package below `trainers.families` that exports `FAMILY`. It names its architectures and hyperparameters, and it turns the
-files of a job into a `Training`, which knows the data, the loss, the metrics, the pictures and what its exported models look like.
+files of a job into a `Training`, which knows the data, the loss, the metrics, the pictures and what its exported models look like; or, for
+an algorithm that has nothing to learn, into a `Subject`, which lacks what only training needs.
 """
 
 from abc import ABC, abstractmethod
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tessera.errors import InvalidArgumentError
 from tessera.tensors import Signature
 from trainers.architectures import ArchitectureConfig, ArchitectureRegistry, Network
+from trainers.progress import Report
 from trainers.validation import validate
 
 Tensors = tuple[torch.Tensor, ...]
@@ -83,11 +85,32 @@ class Export:
     atol: float = 1e-4
 
 
-class Training(ABC):
-    """One training: the data of a job and everything that is done with them."""
+class Subject(ABC):
+    """What a version is made of, from the files of a job. An algorithm needs no more than this; a network is trained: `Training`."""
 
     dataset_digest: str
-    """sha256 of what is trained on, 64 hexadecimal digits."""
+    """sha256 of what is trained or measured on, 64 hexadecimal digits."""
+
+    @abstractmethod
+    def measure(self, network: Network, report: Report) -> dict[str, float]:
+        """Return the metrics of the finished network, which is on the CPU and in eval mode.
+
+        Args:
+            network: The network.
+            report: To be told how far it is: what says nothing for two minutes is taken for dead.
+        """
+
+    @abstractmethod
+    def draw(self, network: Network, directory: Path, stem: str) -> list[Path]:
+        """Draw what the network does, as PNG files whose names begin with `stem`; return them (none, if there is nothing to see)."""
+
+    @abstractmethod
+    def export(self) -> Export:
+        """Return what the exported version carries."""
+
+
+class Training(Subject):
+    """One training: the data of a job and everything that is done with them."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -103,22 +126,10 @@ class Training(ABC):
 
     @abstractmethod
     def evaluate(self, network: Network) -> dict[str, float]:
-        """Return the metrics that are followed during training; the network is in eval mode and no gradients are kept."""
-
-    @abstractmethod
-    def measure(self, network: Network) -> dict[str, float]:
-        """Return the metrics of the finished network, those of `evaluate` among them; the network is in eval mode."""
-
-    @abstractmethod
-    def draw(self, network: Network, directory: Path, stem: str) -> list[Path]:
-        """Draw what the network does, as PNG files whose names begin with `stem`; return them (none, if there is nothing to see)."""
-
-    @abstractmethod
-    def export(self) -> Export:
-        """Return what the exported version carries."""
+        """Return the metrics that are followed during training, which `measure` has too; the network is in eval mode, without gradients."""
 
 
-Prepare = Callable[[Mapping[str, Path], ArchitectureConfig, Hyperparameters], Training]
+Prepare = Callable[[Mapping[str, Path], ArchitectureConfig, Hyperparameters], Subject]
 
 
 @dataclass(frozen=True)
@@ -146,7 +157,8 @@ class Family:
         architectures: Its networks.
         hyperparameters: Class of its hyperparameters.
         inputs: Files it needs.
-        prepare: Reads the files of a job; InvalidArgumentError if they are not fit for it.
+        prepare: Reads the files of a job; InvalidArgumentError if they are not fit for it. Returns a `Training` where the architecture of
+            this config is trained.
         example: Writes the files of the smallest job into a directory.
         card: The model card that goes with every version.
     """

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trainers.artifact import write_artifact
 from trainers.families import find_family
-from trainers.family import Family, Hyperparameters
+from trainers.family import Family, Hyperparameters, Training
 from trainers.lineage import git_commit
 from trainers.loop import train
 from trainers.progress import Report
@@ -74,23 +74,24 @@ def run(job: Job, directory: Path, report: Report) -> dict[str, float]:
     config = architecture.parse_config(job.architecture_config)
     settings = family.parse_hyperparameters(job.hyperparameters)
     family.check_inputs(job.inputs)
-    training = family.prepare(job.inputs, config, settings)
+    subject = family.prepare(job.inputs, config, settings)
     torch.manual_seed(settings.seed)
     network = architecture.build(config)
     if architecture.trained:
-        trained = train(network, training, settings, directory=directory, report=report, resume_from=job.resume_from)
+        assert isinstance(subject, Training), "what is trained is prepared for training"
+        trained = train(network, subject, settings, directory=directory, report=report, resume_from=job.resume_from)
         if not trained.is_first:
             return {}
         settings = settings.model_copy(update={"learning_rate": trained.learning_rate})
     network.eval()
     report.phase("evaluate")
-    metrics = training.measure(network)
+    metrics = subject.measure(network, report)
     report.phase("export")
     facts = _facts(job, family, settings) | {"model_config": config.model_dump(mode="json"), "metrics": metrics}
-    facts["lineage"]["dataset_digest"] = training.dataset_digest
+    facts["lineage"]["dataset_digest"] = subject.dataset_digest
     with tempfile.TemporaryDirectory(dir=directory) as drawings:
-        pictures = training.draw(network, Path(drawings), "final")
-        write_artifact(directory / ARTIFACT, network, training.export(), facts, card=family.card, pictures=pictures)
+        pictures = subject.draw(network, Path(drawings), "final")
+        write_artifact(directory / ARTIFACT, network, subject.export(), facts, card=family.card, pictures=pictures)
     return metrics
 
 

@@ -14,6 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.tuner import Tuner
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from tessera.cpus import available_cpus
@@ -127,8 +128,10 @@ def train(
         raise InvalidArgumentError(message, field="spec.hyperparameters.precision")
     # Processes that train on CPUs share the cores.
     torch.set_num_threads(max(1, available_cpus() // (settings.devices if on_cpu else 1)))
-    # Convolutions on small pictures run a little faster in this layout, on CPUs and GPUs.
-    network.to(memory_format=torch.channels_last)
+    # Convolutions on small pictures run a little faster in this layout, on CPUs and GPUs; other parameters may have other axes.
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            layer.to(memory_format=torch.channels_last)
     module = _Module(network, training, settings)
     with quiet_libraries():
         if settings.find_learning_rate and resume_from is None:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from tessera.errors import InvalidArgumentError
-from tests.fixtures.family import PICTURE
+from tests.fixtures.family import PICTURE, SilentReport
 from trainers.families.puzzle_cells import FAMILY, pictures
 from trainers.families.puzzle_cells.architectures import ARCHITECTURES
 from trainers.families.puzzle_cells.data import spread
@@ -120,7 +120,7 @@ def test_a_network_that_always_says_the_same_is_never_right(small: PuzzleTrainin
 
 
 def test_robustness_is_measured_under_names_of_its_own(small: PuzzleTraining) -> None:
-    metrics = small.measure(Oracle(small.puzzle.images, right=12))
+    metrics = small.measure(Oracle(small.puzzle.images, right=12), SilentReport())
     assert set(metrics) == {"top1", "top5", "loss", "top1_jpeg", "top1_brighter", "top1_shifted"}
     assert all(0 <= value <= 1 for name, value in metrics.items() if name.startswith("top"))
     for images in small.puzzle.disturbed().values():

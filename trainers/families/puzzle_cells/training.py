@@ -13,6 +13,7 @@ from trainers.families.puzzle_cells.data import Puzzle, spread
 from trainers.families.puzzle_cells.evaluate import evaluate, probabilities, robustness
 from trainers.families.puzzle_cells.export import export
 from trainers.family import Export, Hyperparameters, Tensors, Training
+from trainers.progress import Report
 
 
 class PuzzleTraining(Training):
@@ -44,7 +45,7 @@ class PuzzleTraining(Training):
         """Return top-1, top-5 and loss over all pieces."""
         return evaluate(network, self.puzzle)
 
-    def measure(self, network: Network) -> dict[str, float]:
+    def measure(self, network: Network, report: Report) -> dict[str, float]:
         """Return top-1, top-5 and loss over all pieces, and top-1 under disturbances."""
         return evaluate(network, self.puzzle) | robustness(network, self.puzzle)
 
