@@ -141,8 +141,8 @@ def check_not_collapsed(trail: Trail, weight: NDArray[np.floating], patch_weight
     covered, needed = _extent(weight), np.floor(scan.span - _ROUNDING) + _extent(patch_weight)
     if (covered < needed).any():
         raise TesseraError(
-            f"offsets were lost {_where_lost(summaries)}: {scan.unique} distinct positions cover {covered[0]:.0f} x {covered[1]:.0f} pixels,"
-            f" at least {needed[0]:.0f} x {needed[1]:.0f} expected; offsets at each boundary: {'; '.join(map(str, summaries))}"
+            f"offsets were lost {_where_lost(summaries)}: {scan.unique} distinct positions cover {covered[0]:.0f} x {covered[1]:.0f} "
+            f"pixels, at least {needed[0]:.0f} x {needed[1]:.0f} expected; offsets at each boundary: {'; '.join(map(str, summaries))}"
         )
 
 
