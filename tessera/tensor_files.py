@@ -1,6 +1,6 @@
 """Named tensors in safetensors files, which are read and written a few rows at a time: a file may be much larger than the memory.
 
-The first axis of every tensor in such a file is the rows, and all have the same number of them.
+In a file that is read or written so, the first axis of every tensor is the rows, and all have the same number of them.
 """
 
 import json
@@ -62,7 +62,7 @@ def common_rows(shapes: Mapping[str, tuple[int, ...]], field: str) -> int:
     return next(iter(rows.values()))
 
 
-class TensorFileReader:
+class TensorFile:
     """The tensors of a file; a context manager.
 
     Args:
@@ -72,17 +72,15 @@ class TensorFileReader:
     Attributes:
         shapes: Shape of every tensor by name.
         dtypes: Element type of every tensor.
-        rows: How many all of them have, 1 or more.
 
     Raises:
-        InvalidArgumentError: It is no such file, holds a tensor of a type that numpy has not or of more than `MAX_DIMENSIONS`, or tensors
-            with different numbers of rows.
+        InvalidArgumentError: It is no such file, or holds a tensor of a type that numpy has not or of more than `MAX_DIMENSIONS`.
     """
 
     def __init__(self, path: Path, field: str = "inputs") -> None:
         self._field = field
         try:
-            self._file = safe_open(path, framework="numpy")
+            self._file: Any = safe_open(path, framework="numpy")
             self._slices = _slices_of(self._file)
         except (SafetensorError, OSError) as error:
             raise InvalidArgumentError(f"this is not a safetensors file: {error}", field=field) from error
@@ -96,7 +94,6 @@ class TensorFileReader:
                 message = f"{name} has {len(shape)} dimensions; at most {MAX_DIMENSIONS} are allowed"
                 raise InvalidArgumentError(message, field=f"{field}.{name}")
         self.dtypes = {name: TYPES[kind] for name, kind in types.items()}
-        self.rows = common_rows(self.shapes, field)
 
     def __enter__(self) -> Self:
         return self
@@ -104,6 +101,35 @@ class TensorFileReader:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._slices.clear()
         del self._file
+
+    def read_all(self) -> dict[str, Array]:
+        """Return every tensor. Raises InvalidArgumentError for a BOOL but 0 and 1."""
+        return self._checked({name: self._file.get_tensor(name) for name in self._slices})
+
+    def _checked(self, tensors: dict[str, Array]) -> dict[str, Array]:
+        for name, array in tensors.items():
+            if array.dtype == np.bool_ and array.view(np.uint8).max(initial=0) > 1:
+                raise InvalidArgumentError("a BOOL is neither 0 nor 1", field=f"{self._field}.{name}")
+        return tensors
+
+
+class TensorFileReader(TensorFile):
+    """The tensors of a file that all have the same number of rows.
+
+    Args:
+        path: See `TensorFile`.
+        field: See `TensorFile`.
+
+    Attributes:
+        rows: How many all of them have, 1 or more.
+
+    Raises:
+        InvalidArgumentError: As `TensorFile`, or tensors with different numbers of rows.
+    """
+
+    def __init__(self, path: Path, field: str = "inputs") -> None:
+        super().__init__(path, field)
+        self.rows = common_rows(self.shapes, field)
 
     @property
     def row_bytes(self) -> int:
@@ -113,11 +139,7 @@ class TensorFileReader:
     def read(self, first: int, last: int) -> dict[str, Array]:
         """Return the rows from `first` to before `last`, or to the end, of every tensor; InvalidArgumentError for a BOOL but 0 and 1."""
         last = min(last, self.rows)
-        tensors = {name: part[first:last] for name, part in self._slices.items()}
-        for name, array in tensors.items():
-            if array.dtype == np.bool_ and array.view(np.uint8).max(initial=0) > 1:
-                raise InvalidArgumentError("a BOOL is neither 0 nor 1", field=f"{self._field}.{name}")
-        return tensors
+        return self._checked({name: part[first:last] for name, part in self._slices.items()})
 
 
 class TensorFileWriter:
@@ -187,9 +209,9 @@ def dump_tensors(tensors: Mapping[str, Array]) -> bytes:
 
 
 def load_tensors(path: Path) -> dict[str, Array]:
-    """Return all tensors of a file. Raises InvalidArgumentError as `TensorFileReader` does."""
-    with TensorFileReader(path) as file:
-        return file.read(0, file.rows)
+    """Return all tensors of a file. Raises InvalidArgumentError as `TensorFile` does."""
+    with TensorFile(path) as file:
+        return file.read_all()
 
 
 def _slices_of(file: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from alembic.migration import MigrationContext
 from pydantic import ValidationError
 
 from services.inference.queued.attempts import Claim, Result
+from services.inference.queued.progress import Progress
 from services.inference.queued.tables import Outcome, Table
 from services.inference.settings import InferenceSettings
 from tessera.api.inference.v1 import queued_pb2 as pb
@@ -83,7 +84,7 @@ def test_a_request_goes_from_a_claim_to_its_result(queued_core: QueuedCore) -> N
     inference = queued_core.submit()
     claim = claimed(queued_core, inference)
     assert (claim.number, claim.spec.blob) == (1, inference.inputs)
-    assert not queued_core.attempts.report(claim, rows=8, rows_done=4)
+    assert not queued_core.attempts.report(claim, Progress(rows=8, rows_done=4))
     running = queued_core.inferences.get(inference.id)
     assert (running.state, running.rows, running.rows_done, running.attempts[0].server) == (pb.INFERENCE_STATE_RUNNING, 8, 4, "a")
     with pytest.raises(FailedPreconditionError, match="RUNNING"):
@@ -134,11 +135,11 @@ def test_a_server_that_was_given_up_writes_nothing(queued_core: QueuedCore) -> N
     queued_core.clock.advance(timedelta(seconds=1))
     assert queued_core.attempts.lose_passed() == [inference.id]
     with pytest.raises(StaleFenceError, match="QUEUED"):
-        queued_core.attempts.report(zombie, rows=1, rows_done=1)
+        queued_core.attempts.report(zombie, Progress(rows=1, rows_done=1))
     queued_core.clock.advance(timedelta(seconds=5))
     second = claimed(queued_core, inference, "2-0", server="b")
     for write in (
-        lambda: queued_core.attempts.report(zombie, rows=9, rows_done=9),
+        lambda: queued_core.attempts.report(zombie, Progress(rows=9, rows_done=9)),
         lambda: queued_core.attempts.finish(zombie, Outcome.SUCCEEDED, result=RESULT),
         lambda: queued_core.attempts.finish(zombie, Outcome.PERMANENT, error="no"),
     ):
@@ -207,7 +208,7 @@ def test_a_running_request_hears_that_it_is_to_stop(queued_core: QueuedCore) -> 
     inference = queued_core.submit()
     claim = claimed(queued_core, inference)
     assert queued_core.inferences.cancel(inference.id).state == pb.INFERENCE_STATE_RUNNING
-    assert queued_core.attempts.report(claim, rows=1, rows_done=0)
+    assert queued_core.attempts.report(claim, Progress(rows=1, rows_done=0))
     queued_core.attempts.finish(claim, Outcome.RETRYABLE, error="broke meanwhile")
     assert queued_core.inferences.get(inference.id).state == pb.INFERENCE_STATE_CANCELLED
 

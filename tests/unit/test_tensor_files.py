@@ -86,6 +86,11 @@ def test_outputs_that_change_from_part_to_part_or_cannot_be_stored_are_refused(t
         TensorFileWriter(tmp_path / "u", 4, {"a": np.array([["x"]], dtype=object)})
 
 
+def test_tensors_of_different_lengths_are_read_as_a_whole(tmp_path: Path) -> None:
+    save_file({"object": np.ones((3, 4)), "corner": np.ones(2), "error": np.ones(())}, tmp_path / "t")
+    assert {name: array.shape for name, array in load_tensors(tmp_path / "t").items()} == {"object": (3, 4), "corner": (2,), "error": ()}
+
+
 def test_more_dimensions_than_any_model_has_are_refused(tmp_path: Path) -> None:
     save_file({"x": np.zeros((1,) * 9, np.float32)}, tmp_path / "deep")
     with pytest.raises(InvalidArgumentError, match="9 dimensions; at most 8") as caught:

@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from services.inference.queued.inferences import find_inference
-from services.inference.queued.messages import spec_message
+from services.inference.queued.progress import Progress
+from services.inference.queued.specs import Spec, as_json, spec_of
 from services.inference.queued.tables import OPEN, Inference, Outcome, State
 from services.inference.queued.transitions import begin_attempt, end_attempt, expire, newest_number
-from tessera.api.inference.v1 import queued_pb2 as pb
 from tessera.blob_files import BlobRef
 from tessera.errors import ConflictError, FailedPreconditionError, StaleFenceError
 from tessera.queue import LEASE_LOST
@@ -42,7 +42,7 @@ class Claim:
 
     inference_id: str
     number: int
-    spec: pb.SubmitInferenceRequest
+    spec: Spec
     priority: int
     sticky_key: str
     runtime: str
@@ -94,7 +94,7 @@ class Attempts:
             claim = Claim(
                 inference_id=row.id,
                 number=newest_number(row),
-                spec=spec_message(row.spec),
+                spec=spec_of(row),
                 priority=row.priority,
                 sticky_key=row.sticky_key,
                 runtime=row.wanted_runtime,
@@ -104,7 +104,7 @@ class Attempts:
             raise refusal
         return claim
 
-    def report(self, claim: Claim, *, rows: int, rows_done: int) -> bool:
+    def report(self, claim: Claim, progress: Progress) -> bool:
         """Renew an attempt and keep its progress.
 
         Returns:
@@ -117,7 +117,9 @@ class Attempts:
             row = find_inference(session, claim.inference_id, lock=True)
             _check_fence(row, claim.number)
             row.lease_until = self._lease_end()
-            row.rows, row.rows_done = rows, rows_done
+            row.rows, row.rows_done = progress.rows, progress.rows_done
+            if row.reconstruction is not None:
+                row.reconstruction = as_json(progress.reconstruction)
             return row.cancel_requested
 
     def finish(self, claim: Claim, outcome: Outcome, *, error: str = "", result: Result | None = None) -> None:

@@ -11,9 +11,11 @@ import numpy as np
 from model_store.manifest import Manifest
 from services.inference.limits import ModelLimits
 from services.inference.options import CallOptions
+from services.inference.queued.progress import Progress
 from services.inference.routing import Router
 from services.inference.runtimes.runtime import Tensors
 from tessera.api.common.v1.common_pb2 import ModelSelector
+from tessera.api.inference.v1.queued_pb2 import SubmitInferenceRequest
 from tessera.api.inference.v1.serving_pb2 import AnsweredBy
 from tessera.client.calls import pause_s
 from tessera.errors import InvalidArgumentError, ResourceExhaustedError
@@ -28,19 +30,6 @@ MOST_TRIES = 8
 """A model that is busy with others is asked so often, over some 20 s, before the request goes back into the queue."""
 
 
-@dataclass
-class Progress:
-    """How far a request is.
-
-    Args:
-        rows: Of its inputs; 0 until they were opened.
-        rows_done: Computed.
-    """
-
-    rows: int = 0
-    rows_done: int = 0
-
-
 class Computer:
     """Computes requests of any model.
 
@@ -53,11 +42,13 @@ class Computer:
         self._router = router
         self._limits = limits
 
-    async def compute(self, selector: ModelSelector, options: CallOptions, inputs: Path, outputs: Path, progress: Progress) -> AnsweredBy:
+    async def compute(
+        self, spec: SubmitInferenceRequest, options: CallOptions, inputs: Path, outputs: Path, progress: Progress
+    ) -> AnsweredBy:
         """Compute all rows of a file and write the outputs to another; one version computes them all.
 
         Args:
-            selector: The model, and version or alias; an alias is looked up once.
+            spec: Of the request; an alias is looked up once.
             options: With the deadline of the whole.
             inputs: A safetensors file with every input of the model.
             outputs: The file to make, with every output.
@@ -73,7 +64,7 @@ class Computer:
         with await asyncio.to_thread(TensorFileReader, inputs) as file:
             progress.rows = file.rows
             part = Part(file, 0, 0)
-            first, answered_by = await self._patiently(selector, options, part)
+            first, answered_by = await self._patiently(spec.model, options, part)
             pinned = ModelSelector(model=answered_by.model, version=answered_by.version)
             with await asyncio.to_thread(TensorFileWriter, outputs, file.rows, first) as target:
                 await asyncio.to_thread(target.write, 0, first)

@@ -10,8 +10,11 @@ import structlog
 
 from services.inference.options import CallOptions
 from services.inference.queued.attempts import Attempts, Claim, Result
-from services.inference.queued.computing import Computer, Progress
+from services.inference.queued.computing import Computer
 from services.inference.queued.dispatcher import PRIORITIES, Dispatcher
+from services.inference.queued.progress import Progress
+from services.inference.queued.reconstructions import Reconstructions
+from services.inference.queued.specs import inputs_of
 from services.inference.queued.store import Store
 from services.inference.queued.tables import Outcome
 from tessera import telemetry
@@ -53,7 +56,8 @@ class Consumer:
         queues: One for each priority on the wire.
         concurrency: Requests of one priority that are computed at a time: what is urgent never waits for what is not.
         attempts: The leases.
-        computer: Computes them.
+        computer: Computes those for one model.
+        reconstructions: Computes those for a scan.
         store: Where inputs and results are.
         changes: To be told of requests that changed.
         dispatcher: To be woken when there is something for it.
@@ -70,6 +74,7 @@ class Consumer:
         concurrency: int,
         attempts: Attempts,
         computer: Computer,
+        reconstructions: Reconstructions,
         store: Store,
         changes: Changes[pb.Inference],
         dispatcher: Dispatcher,
@@ -80,6 +85,7 @@ class Consumer:
         self._concurrency = concurrency
         self._attempts = attempts
         self._computer = computer
+        self._reconstructions = reconstructions
         self._store = store
         self._changes = changes
         self._dispatcher = dispatcher
@@ -205,10 +211,15 @@ class Consumer:
         )
         with self._store.folder() as folder:
             inputs, outputs = folder / "inputs.safetensors", folder / "outputs.safetensors"
-            await self._store.download(BlobRef(claim.spec.blob.sha256, claim.spec.blob.size_bytes), inputs)
-            answered_by = await _in_time(self._computer.compute(claim.spec.model, options, inputs, outputs, progress), remaining_s)
+            source = inputs_of(claim.spec)
+            await self._store.download(BlobRef(source.sha256, source.size_bytes), inputs)
+            if isinstance(claim.spec, pb.SubmitInferenceRequest):
+                computing = self._computer.compute(claim.spec, options, inputs, outputs, progress)
+            else:
+                computing = self._reconstructions.compute(claim.spec, options, inputs, outputs, progress)
+            answered_by = await _in_time(computing, remaining_s)
             # One that was given up meanwhile leaves nothing behind, not even a blob.
-            await asyncio.to_thread(self._report, claim, progress)
+            await asyncio.to_thread(self._attempts.report, claim, progress)
             return Result(await self._store.upload(outputs), answered_by.version, answered_by.runtime)
 
     async def _keep(self, claim: Claim, progress: Progress, renew: Callable[[], Awaitable[object]]) -> None:
@@ -217,15 +228,12 @@ class Consumer:
         while True:
             await asyncio.sleep(interval_s)
             try:
-                if await asyncio.to_thread(self._report, claim, progress):
+                if await asyncio.to_thread(self._attempts.report, claim, progress):
                     return
                 self._changes.tell(claim.inference_id)
                 await renew()
             except UnavailableError as error:  # the database or Redis is away; the attempt goes on while nobody else begins one
                 log.debug("cannot renew a lease", inference=claim.inference_id, reason=error.message)
-
-    def _report(self, claim: Claim, progress: Progress) -> bool:
-        return self._attempts.report(claim, rows=progress.rows, rows_done=progress.rows_done)
 
     async def _finish(self, claim: Claim, outcome: Outcome, error: str, result: Result | None) -> None:
         """Write down how an attempt ended, however long the database is away."""

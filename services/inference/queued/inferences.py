@@ -6,7 +6,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
-from services.inference.queued.messages import as_json, inference_message, spec_message
+from services.inference.queued.messages import inference_message
+from services.inference.queued.specs import Spec, as_json, inputs_of, selector_of, spec_of
 from services.inference.queued.tables import OPEN, Inference, State
 from services.inference.queued.transitions import end_inference
 from tessera.api.inference.v1 import queued_pb2 as pb
@@ -54,7 +55,7 @@ class Inferences:
         self._engine = engine
         self._clock = clock
 
-    def find_submitted(self, spec: pb.SubmitInferenceRequest) -> pb.Inference | None:
+    def find_submitted(self, spec: Spec) -> pb.Inference | None:
         """Return the request that was submitted under a spec's key, None if there is none or the key is empty.
 
         Raises:
@@ -66,7 +67,7 @@ class Inferences:
             row = session.scalars(sa.select(Inference).where(Inference.idempotency_key == spec.idempotency_key)).one_or_none()
             if row is None:
                 return None
-            inference, known = inference_message(row, _position(session, row)), spec_message(row.spec)
+            inference, known = inference_message(row, _position(session, row)), spec_of(row)
         if known != spec:
             raise AlreadyExistsError(
                 f"the idempotency key {spec.idempotency_key!r} was used for request {inference.id} with other inputs or wishes; "
@@ -75,9 +76,7 @@ class Inferences:
             )
         return inference
 
-    def submit(
-        self, inference_id: str, spec: pb.SubmitInferenceRequest, wishes: Wishes, *, trace: dict[str, str]
-    ) -> tuple[pb.Inference, bool]:
+    def submit(self, inference_id: str, spec: Spec, wishes: Wishes, *, trace: dict[str, str]) -> tuple[pb.Inference, bool]:
         """Queue a request.
 
         Args:
@@ -97,12 +96,13 @@ class Inferences:
             id=inference_id,
             idempotency_key=spec.idempotency_key or None,
             spec=as_json(spec),
-            model=spec.model.model,
+            model=selector_of(spec).model,
             priority=spec.priority,
             sticky_key=wishes.sticky_key,
             wanted_runtime=wishes.runtime,
-            inputs_sha256=spec.blob.sha256,
+            inputs_sha256=inputs_of(spec).sha256,
             state=State.QUEUED,
+            reconstruction=None if isinstance(spec, pb.SubmitInferenceRequest) else {},
             rows=0,
             rows_done=0,
             error="",

@@ -3,32 +3,24 @@
 import asyncio
 import uuid
 from collections.abc import Mapping
-from datetime import timedelta
-
-from google.protobuf.duration_pb2 import Duration
 
 from model_store.manifest import Manifest
+from services.inference.queued.completing import check_blob, complete, complete_reconstruction
 from services.inference.queued.computing import InlineTensors, check_inputs
 from services.inference.queued.inferences import Inferences, Wishes
-from services.inference.queued.store import LONGEST_WAIT, Store
+from services.inference.queued.specs import Spec, inputs_of
+from services.inference.queued.store import Store
 from tessera import telemetry
 from tessera.api.common.v1.common_pb2 import ModelSelector, Tensor
 from tessera.api.inference.v1 import queued_pb2 as pb
+from tessera.api.inference.v1.ptychography_pb2 import SubmitReconstructionRequest
 from tessera.blob_files import BlobRef
 from tessera.client.registry import RegistryClient
-from tessera.errors import InvalidArgumentError
+from tessera.errors import FailedPreconditionError, InvalidArgumentError
 from tessera.names import check_name
+from tessera.tasks import ptychography
 from tessera.tensor_files import common_rows, dump_tensors
 from tessera.tensors import Array, from_proto
-from tessera.texts import check_text
-from tessera.times import timedelta_of
-
-LONGEST_KEY = 256
-SHORTEST = timedelta(seconds=1)
-LONGEST_TTL = timedelta(days=30)
-DEFAULT_SPAN = timedelta(hours=24)
-MOST_ATTEMPTS = 10
-DEFAULT_ATTEMPTS = 3
 
 
 class Intake:
@@ -62,54 +54,54 @@ class Intake:
         spec = complete(request, BlobRef.of_bytes(data) if tensors is not None else _blob(request))
         if (known := await asyncio.to_thread(self._inferences.find_submitted, spec)) is not None:
             return known, False
-        manifest = await self._manifest(spec.model)
+        manifest = await self._manifest(spec.model, "model")
         if tensors is not None:
             check_inputs(manifest, InlineTensors({n: a.shape for n, a in tensors.items()}, {n: a.dtype for n, a in tensors.items()}))
             await self._store.upload_bytes(data)
+        return await self._queue(spec, wishes, "blob")
+
+    async def submit_reconstruction(self, request: SubmitReconstructionRequest, wishes: Wishes) -> tuple[pb.Inference, bool]:
+        """Queue the reconstruction of a scan, or find the one that the key stands for.
+
+        Returns:
+            The request, and whether it was made now.
+
+        Raises:
+            InvalidArgumentError: A field is out of its range, or the file's header is not that of a scan.
+            FailedPreconditionError: A model of the plan is none of ptychography.
+            AlreadyExistsError: The key was used for another request.
+            NotFoundError: No such model, version or alias, or the scan is not stored in the registry.
+            UnavailableError: The registry, which keeps the scan, cannot be reached.
+        """
+        spec = complete_reconstruction(request)
+        if (known := await asyncio.to_thread(self._inferences.find_submitted, spec)) is not None:
+            return known, False
+        await self._check_model(spec.plan.model, "plan.model")
+        if spec.plan.HasField("refine_with"):
+            await self._check_model(spec.plan.refine_with, "plan.refine_with")
+        return await self._queue(spec, wishes, "scan")
+
+    async def _queue(self, spec: Spec, wishes: Wishes, field: str) -> tuple[pb.Inference, bool]:
         inference_id = uuid.uuid4().hex
-        await self._store.hold_inputs(inference_id, spec.blob.sha256)
+        await self._store.hold_inputs(inference_id, inputs_of(spec).sha256, field)
         return await asyncio.to_thread(self._inferences.submit, inference_id, spec, wishes, trace=telemetry.inject())
 
-    async def _manifest(self, selector: ModelSelector) -> Manifest:
+    async def _check_model(self, selector: ModelSelector, field: str) -> None:
+        manifest = await self._manifest(selector, field)
+        if manifest.task.name != ptychography.NAME:
+            raise FailedPreconditionError(
+                f"{manifest.model} is a model of the task {manifest.task.name}; {ptychography.NAME} is needed", field=field
+            )
+
+    async def _manifest(self, selector: ModelSelector, field: str) -> Manifest:
         """Return the manifest of the version that a request would be computed by now."""
-        check_name(selector.model, "model.model")
+        check_name(selector.model, f"{field}.model")
         by_number = selector.WhichOneof("selector") == "version"
         if by_number and selector.version < 1:
-            raise InvalidArgumentError(f"version {selector.version}; versions are numbered from 1", field="model.version")
+            raise InvalidArgumentError(f"version {selector.version}; versions are numbered from 1", field=f"{field}.version")
         version = selector.version if by_number else None
         alias = selector.alias if selector.WhichOneof("selector") == "alias" else None
         return Manifest.parse((await self._registry.get_version(selector.model, version=version, alias=alias)).manifest_json)
-
-
-def complete(request: pb.SubmitInferenceRequest, inputs: BlobRef) -> pb.SubmitInferenceRequest:
-    """Return a request with its defaults filled in and its inputs as a blob.
-
-    Raises:
-        InvalidArgumentError: A field is out of its range.
-    """
-    spec = pb.SubmitInferenceRequest()
-    spec.model.CopyFrom(request.model)
-    spec.blob.sha256, spec.blob.size_bytes = inputs.sha256, inputs.size_bytes
-    if request.priority not in pb.InferencePriority.values():
-        known = (name.removeprefix("INFERENCE_PRIORITY_") for name in pb.InferencePriority.keys()[1:])
-        raise InvalidArgumentError.unknown("priority", str(request.priority), known, field="priority")
-    spec.priority = request.priority or pb.INFERENCE_PRIORITY_LOW
-    spec.expire_after.FromTimedelta(_span(request.expire_after if request.HasField("expire_after") else None, LONGEST_WAIT, "expire_after"))
-    spec.result_ttl.FromTimedelta(_span(request.result_ttl if request.HasField("result_ttl") else None, LONGEST_TTL, "result_ttl"))
-    if not 0 <= request.max_attempts <= MOST_ATTEMPTS:
-        message = f"max_attempts is {request.max_attempts}; it takes 1 to {MOST_ATTEMPTS}, or 0 for {DEFAULT_ATTEMPTS}"
-        raise InvalidArgumentError(message, field="max_attempts")
-    spec.max_attempts = request.max_attempts or DEFAULT_ATTEMPTS
-    spec.idempotency_key = check_text(request.idempotency_key, "idempotency_key", LONGEST_KEY)
-    return spec
-
-
-def _span(duration: Duration | None, longest: timedelta, field: str) -> timedelta:
-    """Return a span of time that was asked for, or the default; InvalidArgumentError if it is out of range."""
-    span = DEFAULT_SPAN if duration is None else timedelta_of(duration, field)
-    if not SHORTEST <= span <= longest:
-        raise InvalidArgumentError(f"{field}: {span.total_seconds():g} s is outside 1 s to {longest.days} days", field=field)
-    return span
 
 
 def _inline(messages: Mapping[str, Tensor]) -> dict[str, Array]:
@@ -122,7 +114,4 @@ def _inline(messages: Mapping[str, Tensor]) -> dict[str, Array]:
 def _blob(request: pb.SubmitInferenceRequest) -> BlobRef:
     if request.WhichOneof("inputs") != "blob":
         raise InvalidArgumentError("no inputs: set tensors or blob", field="inputs")
-    try:
-        return BlobRef(request.blob.sha256, request.blob.size_bytes)
-    except InvalidArgumentError as error:
-        raise InvalidArgumentError(error.message, field=f"blob.{error.field}") from error
+    return check_blob(request.blob, "blob")

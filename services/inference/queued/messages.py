@@ -1,22 +1,22 @@
 """From rows to the messages of the contract."""
 
-from typing import Any
-
 from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.inference.queued import tables
+from services.inference.queued.specs import inputs_of, selector_of, spec_of
 from tessera.api.inference.v1 import queued_pb2 as pb
+from tessera.api.inference.v1.ptychography_pb2 import SubmitReconstructionRequest
 from tessera.times import to_timestamp
 
 
 def inference_message(row: tables.Inference, position: int = 0) -> pb.Inference:
     """Return a request with its attempts."""
-    spec = spec_message(row.spec)
+    spec = spec_of(row)
     return pb.Inference(
         id=row.id,
-        model=spec.model,
-        inputs=spec.blob,
+        model=selector_of(spec),
+        inputs=inputs_of(spec),
         priority=spec.priority,
         state=pb.InferenceState.ValueType(row.state),
         position=position,
@@ -33,6 +33,7 @@ def inference_message(row: tables.Inference, position: int = 0) -> pb.Inference:
         finish_time=_time(row.finish_time),
         expire_time=to_timestamp(row.expire_time),
         result_expire_time=_time(row.result_expire_time),
+        reconstruction=None if isinstance(spec, pb.SubmitInferenceRequest) else _status(row, spec),
     )
 
 
@@ -43,14 +44,12 @@ def attempt_message(row: tables.Attempt) -> pb.InferenceAttempt:
     )
 
 
-def spec_message(spec: dict[str, Any]) -> pb.SubmitInferenceRequest:
-    """Return a spec as it was kept by `as_json`."""
-    return json_format.ParseDict(spec, pb.SubmitInferenceRequest())
-
-
-def as_json(spec: pb.SubmitInferenceRequest) -> dict[str, Any]:
-    """Return a spec as it is kept in a row."""
-    return json_format.MessageToDict(spec, preserving_proto_field_name=True)
+def _status(row: tables.Inference, spec: SubmitReconstructionRequest) -> pb.ReconstructionStatus:
+    """Return how far a reconstruction is, and with which engine."""
+    status = json_format.ParseDict(row.reconstruction or {}, pb.ReconstructionStatus())
+    if spec.plan.HasField("refine_with"):
+        status.refine_with.CopyFrom(spec.plan.refine_with)
+    return status
 
 
 def _time(moment: int | None) -> Timestamp | None:

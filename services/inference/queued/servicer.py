@@ -13,6 +13,7 @@ from services.inference.queued.inferences import Inferences, Wishes
 from services.inference.queued.intake import Intake
 from services.inference.queued.store import Store
 from tessera.api.inference.v1 import queued_pb2 as pb
+from tessera.api.inference.v1.ptychography_pb2 import SubmitReconstructionRequest, SubmitReconstructionResponse
 from tessera.api.inference.v1.queued_pb2_grpc import QueuedInferenceServiceServicer
 from tessera.blob_files import BlobRef
 from tessera.changes import Changes
@@ -59,6 +60,36 @@ class Desk:
     message_bytes: int
 
 
+def require(desk: Desk | None) -> Desk:
+    """Return the desk of a server that has one; FailedPreconditionError says what to set on one that has not."""
+    if desk is None:
+        raise FailedPreconditionError(
+            "this server does not queue inference: set TESSERA_INFERENCE_DATABASE_URL and TESSERA_INFERENCE_REDIS_URL"
+        )
+    return desk
+
+
+def wishes_of(context: Context) -> Wishes:
+    """Return what a caller asked for beside the message. Raises InvalidArgumentError if it is malformed."""
+    options = call_options(context)
+    if options.runtime:
+        check_name(options.runtime, RUNTIME_KEY)
+    return Wishes(options.sticky_key, options.runtime)
+
+
+async def submit_reconstruction(desk: Desk | None, request: SubmitReconstructionRequest, context: Context) -> SubmitReconstructionResponse:
+    """Answer PtychographyService.SubmitReconstruction: queue the reconstruction of a scan.
+
+    Raises:
+        FailedPreconditionError: This server has no queue.
+        TesseraError: See `Intake.submit_reconstruction`.
+    """
+    desk = require(desk)
+    inference, created = await desk.intake.submit_reconstruction(request, wishes_of(context))
+    desk.dispatcher.wake()
+    return SubmitReconstructionResponse(inference=inference, created=created)
+
+
 class QueuedInferenceServicer(QueuedInferenceServiceServicer):
     """Queued inference.
 
@@ -71,18 +102,12 @@ class QueuedInferenceServicer(QueuedInferenceServiceServicer):
 
     @property
     def _desk(self) -> Desk:
-        if self._configured is None:
-            raise FailedPreconditionError(
-                "this server does not queue inference: set TESSERA_INFERENCE_DATABASE_URL and TESSERA_INFERENCE_REDIS_URL"
-            )
-        return self._configured
+        return require(self._configured)
 
     async def SubmitInference(self, request: pb.SubmitInferenceRequest, context: Context) -> pb.SubmitInferenceResponse:  # noqa: N802
         """Queue a request."""
-        desk, options = self._desk, call_options(context)
-        if options.runtime:
-            check_name(options.runtime, RUNTIME_KEY)
-        inference, created = await desk.intake.submit(request, Wishes(options.sticky_key, options.runtime))
+        desk = self._desk
+        inference, created = await desk.intake.submit(request, wishes_of(context))
         desk.dispatcher.wake()
         return pb.SubmitInferenceResponse(inference=inference, created=created)
 

@@ -70,8 +70,8 @@ class Store:
         """
         await self._registry.download_file(ref, path)
 
-    async def hold_inputs(self, inference_id: str, sha256: str) -> None:
-        """Make sure that the inputs of a request are stored, and keep them for as long as it may wait.
+    async def hold_inputs(self, inference_id: str, sha256: str, field: str) -> None:
+        """Make sure that the inputs of a request, which its `field` names, are stored, and keep them for as long as it may wait.
 
         Raises:
             NotFoundError: They are not stored.
@@ -80,7 +80,7 @@ class Store:
         try:
             await self._registry.acquire_lease(_holder(inference_id, "inputs"), INPUTS_LEASE_S, blob_sha256=sha256)
         except NotFoundError as error:
-            raise NotFoundError(f"the registry has no blob {sha256}; upload it first", field="blob.sha256") from error
+            raise NotFoundError(f"the registry has no blob {sha256}; upload it first", field=f"{field}.sha256") from error
 
     async def release_inputs(self, inference_id: str, sha256: str) -> None:
         """Keep the inputs of a request no longer. Raises UnavailableError if the registry cannot be reached."""

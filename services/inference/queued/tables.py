@@ -1,6 +1,7 @@
 """The tables of queued inference: the truth about requests. Times are microseconds since 1970 (UTC)."""
 
 import enum
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -63,6 +64,7 @@ class Inference(Table):
     wanted_runtime: Mapped[Name]
     inputs_sha256: Mapped[str] = mapped_column(sa.String(64))
     state: Mapped[int]
+    reconstruction: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))  # how far it is; None: no reconstruction
     rows: Mapped[Int64]
     rows_done: Mapped[Int64]
     error: Mapped[Text]

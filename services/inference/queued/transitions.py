@@ -20,6 +20,8 @@ def begin_attempt(inference: Inference, server: str, *, now: int, lease_until: i
     inference.lease_until = lease_until
     inference.start_time = inference.start_time or now
     inference.rows_done = 0
+    if inference.reconstruction is not None:
+        inference.reconstruction = {}
     return attempt
 
 

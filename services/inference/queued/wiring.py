@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from services.inference.limits import ModelLimits
+from services.inference.ptychography.reconstructing import Reconstructor
 from services.inference.queued.attempts import Attempts
 from services.inference.queued.computing import Computer
 from services.inference.queued.connections import Connections
@@ -11,6 +12,7 @@ from services.inference.queued.dispatcher import PRIORITIES, Dispatcher
 from services.inference.queued.inferences import Inferences
 from services.inference.queued.intake import Intake
 from services.inference.queued.outbox import Outbox
+from services.inference.queued.reconstructions import Reconstructions
 from services.inference.queued.servicer import ROLES, Desk, QueuedInferenceServicer
 from services.inference.queued.store import Store
 from services.inference.queued.tables import ENDED, State
@@ -87,6 +89,7 @@ def build_queued(settings: InferenceSettings, registry: RegistryClient, router: 
         concurrency=settings.queue_concurrency,
         attempts=attempts,
         computer=Computer(router, limits),
+        reconstructions=Reconstructions(Reconstructor(router, limits)),
         store=store,
         changes=changes,
         dispatcher=dispatcher,
