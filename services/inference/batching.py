@@ -39,13 +39,18 @@ class Batcher:
         limits: Of the model; see `apply`.
         instances: Batches computed at the same time, each in a thread of its own, unless the limits name a number.
         most_rows: Most rows that a batch may have whatever the limits say: 1 if the graph takes no other.
+        regular: Whether batches of equal rows take about equal time. Where they do not, for other extents differ too, what earlier batches
+            took says nothing of the next, and no request is refused for it.
     """
 
-    def __init__(self, run: Run, metrics: EngineMetrics, limits: Limits, *, instances: int, most_rows: int = MAX_BATCH) -> None:
+    def __init__(
+        self, run: Run, metrics: EngineMetrics, limits: Limits, *, instances: int, most_rows: int = MAX_BATCH, regular: bool = True
+    ) -> None:
         self._run = run
         self._metrics = metrics
         self._default_instances = instances
         self._most_rows = most_rows
+        self._regular = regular
         self._queue = Queue()
         self._estimates = Estimates()
         self._loop = asyncio.get_running_loop()
@@ -118,6 +123,8 @@ class Batcher:
             )
 
     def _until_answer(self, request: Request) -> float:
+        if not self._regular:
+            return 0.0
         return self._estimates.until_answer(
             request.rows,
             self._queue.rows(request.options.priority),
@@ -135,7 +142,8 @@ class Batcher:
         """Give every idle instance a batch while there is work."""
         while self._estimates.running < self._instances and self._queue:
             now = time.monotonic()
-            batch, late = self._queue.take(self._max_rows, now + self._estimates.least_of_all(now))
+            least = self._estimates.least_of_all(now) if self._regular else 0.0
+            batch, late = self._queue.take(self._max_rows, now + least)
             for request in late:
                 self._expire(request)
             if batch:

@@ -111,7 +111,10 @@ class Loader:
             loaded = await self._prover.prove(subject, owned)
             release = owned.pop_all().close
         metrics = EngineMetrics.of(manifest.model, name)
-        batcher = Batcher(loaded.run, metrics, self._limits.of(manifest.model), instances=runtime.instances, most_rows=most_rows)
+        regular = all(extent != -1 for spec in manifest.inputs for extent in spec.shape[1:])
+        batcher = Batcher(
+            loaded.run, metrics, self._limits.of(manifest.model), instances=runtime.instances, most_rows=most_rows, regular=regular
+        )
         self._limits.follow(manifest.model, batcher)
         return Engine(loaded, batcher, release)
 

@@ -59,6 +59,20 @@ async def test_a_graph_of_batches_of_one_stays_so_whatever_the_limits_say() -> N
     await batches.close()
 
 
+async def test_where_more_than_rows_differs_nobody_is_refused_for_what_others_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model()
+    clock = stopped_clock(monkeypatch)
+    batches = Batcher(model.run, EngineMetrics.of(model.name, "onnxruntime"), LIMITS, instances=1, regular=False)
+    for _ in range(3):
+        large = await busy(model, batches)
+        clock.now += 10
+        model.gate.set()
+        await large  # three batches of one row took 10 s each
+    small = await batches.submit(request(1.0, width=1), CallOptions(clock.now + 0.1))
+    assert small.outputs["y"][0, 0] == 2.0
+    await batches.close()
+
+
 async def test_a_runtime_that_tries_to_end_the_thread_fails_the_request_alone() -> None:
     def run(inputs: Tensors) -> Tensors:
         if (inputs["x"] == POISON).any():

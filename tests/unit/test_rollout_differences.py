@@ -25,12 +25,20 @@ def test_the_greatest_difference_and_the_rows_that_agree_are_told() -> None:
     assert difference([[1, 4, 2], [0, 1, 3], [8, 0, 0]], [[1, 3.5, 2], [3, 1, 0], [8, 0, 0]]) == Difference("y", 3, 2, 3.0, 3 / 8)
 
 
-def test_rows_of_more_axes_have_one_greatest_value() -> None:
-    stable = np.zeros((2, 3, 4))
+def test_fields_agree_where_no_value_differs_by_more_than_a_hundredth_of_the_greatest() -> None:
+    stable = np.zeros((3, 3, 4))
     stable[0, 2, 1] = stable[1, 0, 3] = 1
     candidate = stable.copy()
-    candidate[1, 1, 1] = 2
-    assert difference(stable, candidate) == Difference("y", 2, 1, 2.0, 2.0)
+    candidate[0, 0, 0] = 0.005  # of 1
+    candidate[1, 1, 1] = 0.5  # the greatest is where it was, but the picture is another
+    assert difference(stable, candidate) == Difference("y", 3, 2, 0.5, 0.5)
+
+
+def test_a_field_with_infinity_agrees_with_itself_alone() -> None:
+    stable = np.full((2, 2, 2), np.inf)
+    candidate = stable.copy()
+    candidate[1, 0, 0] = 0
+    assert difference(stable, candidate).agreeing == 1
 
 
 @pytest.mark.parametrize(

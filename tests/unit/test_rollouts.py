@@ -244,6 +244,21 @@ async def test_copies_that_find_no_room_are_dropped_and_a_candidate_is_held_whil
     await until(lambda: world.candidate.in_flight == 0)
 
 
+async def test_copies_keep_no_more_memory_than_they_may(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    call_bytes = INPUTS["x"].nbytes + world.candidate.outputs["y"].nbytes
+    monkeypatch.setattr("services.inference.rollouts.shadows.MOST_BYTES", 2 * call_bytes)
+    world.candidate.gate = asyncio.Event()
+    world.follow(weight_percent=0.0, shadow_percent=100.0)
+    trial = world.rollouts.of(("m", "champion"))
+    assert trial
+    await world.calls(3)
+    assert trial.shadows.outcomes == {"dropped": 1}
+    world.candidate.gate.set()
+    await until(lambda: trial.shadows.outcomes["compared"] == 2)
+    await world.calls(2)
+    await until(lambda: trial.shadows.outcomes["compared"] == 4)
+
+
 async def test_a_candidate_that_was_unloaded_during_a_call_gets_no_copy_of_it(world: World) -> None:
     world.follow(weight_percent=0.0, shadow_percent=100.0)
     with await world.begin() as prediction:

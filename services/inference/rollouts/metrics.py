@@ -20,7 +20,7 @@ SHADOWS = Counter(
     "inference_shadow_requests", "Copies for the candidate: compared, incomparable, failed or dropped", ["model", "alias", "outcome"]
 )
 SHADOW_ROWS = Counter("inference_shadow_rows", "Rows that both versions computed", ["model", "output"])
-SHADOW_AGREEING = Counter("inference_shadow_agreeing_rows", "Rows whose greatest value stands in the same place", ["model", "output"])
+SHADOW_AGREEING = Counter("inference_shadow_agreeing_rows", "Rows in which both versions say the same", ["model", "output"])
 SHADOW_ABSOLUTE = Histogram(
     "inference_shadow_max_absolute_difference", "Greatest absolute difference in an output of a request", ["model", "output"], DIFFERENCES
 )

@@ -22,6 +22,8 @@ log = structlog.get_logger()
 
 MOST_AT_ONCE = 16
 """Copies of one rollout that are computed or compared at the same time; more are dropped."""
+MOST_BYTES = 2**28
+"""Most bytes of tensors that they keep in memory meanwhile; what does not fit is dropped."""
 DEADLINE_S = 10.0
 
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
@@ -42,7 +44,7 @@ class Shadows:
         self._model = model
         self._alias = alias
         self._spawn = spawn
-        self._running = 0
+        self._running = self._bytes = 0
         self.outcomes: Counter[str] = Counter()
         self.rows = self.agreeing = 0
         self.max_abs = 0.0
@@ -51,14 +53,17 @@ class Shadows:
         """Compute what a call took with the candidate too, and compare; returns at once and raises nothing."""
         if call.inputs is None or call.answer is None:
             return
-        if self._running >= MOST_AT_ONCE:
+        size = sum(array.nbytes for array in (*call.inputs.values(), *call.answer.outputs.values()))
+        if self._running >= MOST_AT_ONCE or self._bytes + size > MOST_BYTES:
             self._count("dropped")
             return
         self._running += 1
+        self._bytes += size
         candidate.hold()  # now, not when the task begins: it must not be unloaded meanwhile
 
         def done(_task: asyncio.Task[None]) -> None:
             self._running -= 1
+            self._bytes -= size
             candidate.let_go()
 
         self._spawn(self._compare(candidate, call.inputs, call.answer.outputs)).add_done_callback(done)

@@ -314,7 +314,7 @@ class RolloutShadow(_message.Message):
     rows: _builtins.int
     """Rows that were compared, in all outputs."""
     agreeing_rows: _builtins.int
-    """Those whose greatest value stands in the same place."""
+    """Those that say the same: of scores the greatest value stands in the same place, fields differ by at most 1 % of their greatest value."""
     max_absolute_difference: _builtins.float
     """Greatest absolute difference of two values."""
     @_builtins.property
