@@ -11,31 +11,39 @@ EPSILON = 1e-9
 """What is added to the summed weights before they divide."""
 
 
-def check(shape: tuple[int, ...], offsets: NDArray[np.floating], crop: int, weights: NDArray[np.floating] | None) -> None:
-    """Refuse patches of this shape, offsets, crop and weights that do not fit together.
+def check_shapes(patches: tuple[int, ...], offsets: tuple[int, ...], crop: int, weights: tuple[int, ...] | None) -> None:
+    """Refuse shapes of patches (..., B, N, N), offsets (..., B, 2) and weights (N, N) that do not fit together or hold no patch.
 
     Raises:
         InvalidArgumentError: With the field and what it must be.
     """
-    if len(shape) != 3 or shape[1] != shape[2] or shape[0] == 0:
-        raise InvalidArgumentError(f"patches must be (B, N, N), at least one, not {shape}", field="patches")
-    if offsets.shape != (shape[0], 2):
-        raise InvalidArgumentError(f"offsets must be ({shape[0]}, 2), an (x, y) for each patch, not {offsets.shape}", field="offsets")
-    if not np.isfinite(offsets).all():
-        raise InvalidArgumentError("offsets must be finite", field="offsets")
-    check_crop(shape[1], crop, weights)
+    if len(patches) < 3 or patches[-1] != patches[-2] or 0 in patches:
+        raise InvalidArgumentError(f"patches must be (B, N, N), at least one, not {patches}", field="patches")
+    if offsets != (*patches[:-2], 2):
+        raise InvalidArgumentError(f"offsets must be {(*patches[:-2], 2)}, an (x, y) for each patch, not {offsets}", field="offsets")
+    if not 1 <= crop <= patches[-1]:
+        raise InvalidArgumentError(f"the crop must be 1 to {patches[-1]} pixels, not {crop}", field="crop")
+    if weights is not None and weights != patches[-2:]:
+        raise InvalidArgumentError(f"weights must be {patches[-2:]}, not {weights}", field="weights")
 
 
-def check_crop(size: int, crop: int, weights: NDArray[np.floating] | None) -> None:
-    """Refuse a crop, or weights, that do not fit patches of `size` pixels a side.
+def check_offsets(offsets: NDArray[np.floating]) -> None:
+    """Refuse offsets that are not finite.
 
     Raises:
-        InvalidArgumentError: With the field and what it must be.
+        InvalidArgumentError: With the number of them.
     """
-    if not 1 <= crop <= size:
-        raise InvalidArgumentError(f"the crop must be 1 to {size} pixels, not {crop}", field="crop")
-    if weights is not None and weights.shape != (size, size):
-        raise InvalidArgumentError(f"weights must be ({size}, {size}), not {weights.shape}", field="weights")
+    wrong = int((~np.isfinite(offsets)).any(axis=-1).sum())
+    if wrong:
+        raise InvalidArgumentError(f"offsets must be finite; {wrong} of {len(offsets)} are not", field="offsets")
+
+
+def check_weights(weights: NDArray[np.floating] | None) -> None:
+    """Refuse weights that are negative or not finite.
+
+    Raises:
+        InvalidArgumentError: With what they must be.
+    """
     if weights is not None and not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise InvalidArgumentError("weights must be finite and not negative", field="weights")
 

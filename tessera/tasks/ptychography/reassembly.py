@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from tessera.errors import FailedPreconditionError, InvalidArgumentError, ResourceExhaustedError
 from tessera.tasks.ptychography.offsets import Trail, check_not_collapsed
-from tessera.tasks.ptychography.patches import central, check, check_crop, cropped_weights, divide, scatter
+from tessera.tasks.ptychography.patches import central, check_offsets, check_shapes, check_weights, cropped_weights, divide, scatter
 
 MAX_SIDE = 8192
 """Pixels a side that a canvas may grow to unless its maker says otherwise: 768 MiB."""
@@ -59,7 +59,9 @@ def reassemble(
         TesseraError: The guard, see `offsets.check_not_collapsed`.
     """
     offsets = np.asarray(offsets, np.float64)
-    check(patches.shape, offsets, crop, weights)
+    check_shapes(patches.shape, offsets.shape, crop, None if weights is None else weights.shape)
+    check_offsets(offsets)
+    check_weights(weights)
     adjusted = offsets - offsets.mean(axis=0)
     passed = trail or Trail()
     passed.record("offsets", offsets)
@@ -126,7 +128,8 @@ class Canvas:
     def __init__(
         self, size: int, crop: int, weights: NDArray[np.floating] | None = None, *, max_side: int = MAX_SIDE, trail: Trail | None = None
     ) -> None:
-        check_crop(size, crop, weights)
+        check_shapes((1, size, size), (1, 2), crop, None if weights is None else weights.shape)
+        check_weights(weights)
         self.trail = trail or Trail()
         self._size, self._crop, self._max_side = size, crop, max_side
         self._pixel_weights = cropped_weights(weights, size, crop, np.complex64)
@@ -149,9 +152,10 @@ class Canvas:
         """
         if len(patches) == 0:
             return
-        check(patches.shape, positions, self._crop, None)
-        if patches.shape[-1] != self._size:
-            raise InvalidArgumentError(f"patches must have {self._size} pixels a side, not {patches.shape[-1]}", field="patches")
+        if patches.shape[1:] != (self._size, self._size):
+            raise InvalidArgumentError(f"patches must be (k, {self._size}, {self._size}), not {patches.shape}", field="patches")
+        check_shapes(patches.shape, positions.shape, self._crop, None)
+        check_offsets(positions)
         corners = np.subtract(positions, self._crop // 2, dtype=np.float64)
         self._grow(corners)
         self.trail.record("canvas", positions)
