@@ -70,5 +70,5 @@ def show(ctx: typer.Context, experiment: Annotated[str, typer.Argument(help="Its
         }
     )
     output.print_table(
-        ("EPOCH", "METRICS"), [(epoch.epoch, output.metrics_text(epoch.metrics)) for epoch in found.history], empty="no epoch has ended yet"
+        ("EPOCH", "METRICS"), [(epoch.epoch, output.metrics_text(epoch.metrics)) for epoch in found.history], empty="no epoch has ended"
     )

@@ -14,7 +14,7 @@ def families(ctx: typer.Context, json: Json = False) -> None:
         output.print_json(found)
         return
     rows = [
-        (family.name, architecture.name, f"{architecture.parameters:,}", architecture.description)
+        (family.name, architecture.name, f"{architecture.parameters:,}" if architecture.parameters else "-", architecture.description)
         for family in found
         for architecture in family.architectures
     ]

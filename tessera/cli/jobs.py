@@ -118,5 +118,5 @@ def cancel(ctx: typer.Context, job: JobId, json: Json = False) -> None:
 
 
 def progress_text(job: "pb.Job") -> str:
-    """Return how far a job is."""
-    return f"{job.progress.epoch}/{job.progress.epochs}" if job.HasField("progress") else "-"
+    """Return how far a job is; a dash before its first epoch, and where there are none, as with an algorithm that learns nothing."""
+    return f"{job.progress.epoch}/{job.progress.epochs}" if job.progress.epochs else "-"

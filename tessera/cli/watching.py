@@ -1,5 +1,6 @@
 """Follow a training job on the terminal."""
 
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ from tessera.errors import FailedPreconditionError
 
 if TYPE_CHECKING:
     from tessera.client import Client
+
+BESIDES = frozenset({"loss", "train_loss", "learning_rate"})
+"""Metrics of every training: the loss of the last step stands in the line anyway."""
 
 
 async def follow(client: "Client", job_id: str, *, as_json: bool = False) -> pb.Job:
@@ -47,11 +51,16 @@ def succeeded(job: pb.Job) -> pb.Job:
     raise FailedPreconditionError(f"job {job.id} {outcome}{why}\n`tessera jobs show {job.id}` lists its attempts.")
 
 
+def headline(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics for which a line has room: without the loss, and without qualified ones, such as top1_blur where there is top1."""
+    plain = {name: value for name, value in metrics.items() if name not in BESIDES}
+    return {name: value for name, value in plain.items() if not any(name.startswith(f"{other}_") for other in plain)}
+
+
 def _show(bar: Progress, task: TaskID, job: pb.Job) -> None:
     progress = job.progress
-    # A line has room for the headline metrics: those whose names have no qualifier, such as top1 but not top1_blur.
-    headline = {name: value for name, value in progress.metrics.items() if "_" not in name and name != "loss"}
-    detail = [f"epoch {progress.epoch}/{progress.epochs}", f"loss {progress.loss:.4f}", output.metrics_text(headline)]
+    detail = [f"epoch {progress.epoch}/{progress.epochs}", f"loss {progress.loss:.4f}"] if progress.epochs else []
+    detail.append(output.metrics_text(headline(progress.metrics)))
     if progress.HasField("eta"):
         detail.append(f"{output.duration_text(progress.eta.ToNanoseconds() / 1e9)} left")
     if len(job.attempts) > 1:
