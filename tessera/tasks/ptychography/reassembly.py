@@ -1,7 +1,7 @@
 """Patches put together to one object: translate each to its place, add, divide by what was added there.
 
 This is the reference: numpy, in any precision. `trainers.families.ptycho.reassembly` (PyTorch) and `reassembly_tensorflow` do the same
-and are held to it by tests. Servers use a `Canvas`, which takes patches as they come.
+and are held to it by tests. Servers use `canvas.Canvas`, which takes patches as they come.
 
 The semantics, with patches (B, N, N), offsets (B, 2) as (x, y) = (column, row) in pixels, and a crop of M pixels:
 
@@ -19,14 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from tessera.errors import FailedPreconditionError, InvalidArgumentError, ResourceExhaustedError
+from tessera.errors import InvalidArgumentError
 from tessera.tasks.ptychography.offsets import Trail, check_not_collapsed
 from tessera.tasks.ptychography.patches import central, check_offsets, check_shapes, check_weights, cropped_weights, divide, scatter
-
-MAX_SIDE = 8192
-"""Pixels a side that a canvas may grow to unless its maker says otherwise: 768 MiB."""
-_CHUNK = 256  # patches translated at once: bounds the memory of a call
-_SLACK = 4  # a canvas that grows takes a fraction of its side more than it needs, so that it seldom grows
 
 
 def reassemble(
@@ -106,133 +101,3 @@ def _centred(array: NDArray[Any], side: int, new_side: int) -> NDArray[Any]:
     here, there = slice(start, start + length), slice(old_start, old_start + length)
     new[here, here] = array[there, there]
     return new
-
-
-class Canvas:
-    """An object that grows as patches come, for streams: memory depends on its extent, not on the number of patches.
-
-    Patches lie at their absolute positions, so nothing has to be known of those that will come. With positions whose mean is whole it
-    holds, pixel for pixel, what `reassemble` makes of them; otherwise the object is sampled at other fractions of a pixel.
-
-    Args:
-        size: N, pixels of a patch's side.
-        crop: M, pixels of its central square that is used.
-        weights: (N, N), >= 0, the weight of each pixel of a patch; None for ones.
-        max_side: Pixels a side beyond which patches are refused.
-        trail: Where "canvas" is recorded; boundaries before it are the caller's to record. None for one of its own.
-
-    Raises:
-        InvalidArgumentError: Crop or weights do not fit the size.
-    """
-
-    def __init__(
-        self, size: int, crop: int, weights: NDArray[np.floating] | None = None, *, max_side: int = MAX_SIDE, trail: Trail | None = None
-    ) -> None:
-        check_shapes((1, size, size), (1, 2), crop, None if weights is None else weights.shape)
-        check_weights(weights)
-        self.trail = trail or Trail()
-        self._size, self._crop, self._max_side = size, crop, max_side
-        self._pixel_weights = cropped_weights(weights, size, crop, np.complex64)
-        self._first = np.full(2, np.inf)  # (x, y) of the upper left pixel that patches cover
-        self._last = np.full(2, -np.inf)  # one beyond the lower right one
-        self._origin = np.zeros(2)  # (x, y) of the arrays' pixel [0, 0]
-        self._total = np.zeros((0, 0), np.complex64)
-        self._weight = np.zeros((0, 0), np.float32)
-
-    def add(self, patches: NDArray[np.complexfloating], positions: NDArray[np.floating]) -> None:
-        """Put patches on the canvas.
-
-        Args:
-            patches: Complex, (k, N, N); none is fine.
-            positions: (k, 2), (x, y) of their centres, pixel (N // 2, N // 2).
-
-        Raises:
-            InvalidArgumentError: Shapes do not fit, or a position is not finite.
-            ResourceExhaustedError: The canvas would have more than `max_side` pixels a side; it stays as it was.
-        """
-        if len(patches) == 0:
-            return
-        if patches.shape[1:] != (self._size, self._size):
-            raise InvalidArgumentError(f"patches must be (k, {self._size}, {self._size}), not {patches.shape}", field="patches")
-        check_shapes(patches.shape, positions.shape, self._crop, None)
-        check_offsets(positions)
-        corners = np.subtract(positions, self._crop // 2, dtype=np.float64)
-        self._grow(corners)
-        self.trail.record("canvas", positions)
-        for start in range(0, len(patches), _CHUNK):
-            chunk = slice(start, start + _CHUNK)
-            cropped = central(patches[chunk], self._crop).astype(np.complex64, copy=False)
-            scatter(self._total, self._weight, cropped, self._pixel_weights, corners[chunk] - self._origin)
-
-    def object(self) -> NDArray[np.complex64]:
-        """Return the object as it stands, complex64 (rows, columns), zero where no patch lies; a copy.
-
-        Raises:
-            FailedPreconditionError: No patch has come.
-        """
-        return divide(self._total[self._covered], self.weight).astype(np.complex64, copy=False)
-
-    @property
-    def weight(self) -> NDArray[np.float32]:
-        """Return the summed weights, float32 (rows, columns); a view that changes with the canvas.
-
-        Raises:
-            FailedPreconditionError: No patch has come.
-        """
-        return self._weight[self._covered]
-
-    @property
-    def corner(self) -> tuple[int, int]:
-        """Return (x, y) of the object's upper left pixel in the coordinates of positions.
-
-        Raises:
-            FailedPreconditionError: No patch has come.
-        """
-        self._require_patches()
-        return int(self._first[0]), int(self._first[1])
-
-    def check_not_collapsed(self) -> None:
-        """Refuse an object that covers less than the positions at the trail's first boundary must, see `offsets.check_not_collapsed`.
-
-        Raises:
-            InvalidArgumentError: The positions of the scan itself lie within one pixel.
-            TesseraError: Offsets were lost between two boundaries, which it names.
-            FailedPreconditionError: No patch has come.
-        """
-        check_not_collapsed(self.trail, self.weight, self._pixel_weights)
-
-    @property
-    def _covered(self) -> tuple[slice, slice]:
-        """Return rows and columns of the arrays that patches cover."""
-        self._require_patches()
-        (left, top), (right, bottom) = (self._first - self._origin).astype(int), (self._last - self._origin).astype(int)
-        return slice(top, bottom), slice(left, right)
-
-    def _require_patches(self) -> None:
-        if not np.isfinite(self._first).all():
-            raise FailedPreconditionError("the canvas is empty: add patches first")
-
-    def _grow(self, corners: NDArray[np.float64]) -> None:
-        """Make room for patches with these upper left corners (k, 2)."""
-        first = np.minimum(self._first, np.floor(corners).min(axis=0))
-        last = np.maximum(self._last, np.ceil(corners).max(axis=0) + self._crop)
-        side = (last - first).max()
-        if not side <= self._max_side:
-            raise ResourceExhaustedError(
-                f"patches at these positions need a canvas of {side:.6g} pixels a side, more than {self._max_side}", field="positions"
-            )
-        self._first, self._last = first, last
-        end = self._origin + self._total.shape[::-1]
-        empty = self._total.size == 0
-        low, high = empty | (first < self._origin), empty | (last + 1 > end)
-        if not (low | high).any():
-            return
-        slack = (last - first) // _SLACK
-        # The pixel beyond the last is for the column of zeros that patches at whole pixels bring along.
-        origin, end = np.where(low, first - slack, self._origin), np.where(high, last + 1 + slack, end)
-        width, height = (end - origin).astype(int)
-        x, y = (self._origin - origin).astype(int)
-        here = slice(y, y + self._total.shape[0]), slice(x, x + self._total.shape[1])
-        total, weight = np.zeros((height, width), np.complex64), np.zeros((height, width), np.float32)
-        total[here], weight[here] = self._total, self._weight
-        self._origin, self._total, self._weight = origin, total, weight
