@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 
 from tessera.api.common.v1.common_pb2 import DataType, Tensor
 from tessera.api.inference.v1 import queued_pb2 as pb
+from tessera.api.inference.v1.ptychography_pb2 import ReconstructionPlan, SubmitReconstructionRequest, SubmitReconstructionResponse
+from tessera.api.inference.v1.ptychography_pb2_grpc import PtychographyServiceStub
 from tessera.api.inference.v1.queued_pb2_grpc import QueuedInferenceServiceStub
 from tessera.blob_files import BlobRef
 from tessera.client.calls import call, pages, selector
@@ -20,7 +23,9 @@ from tessera.errors import InvalidArgumentError
 from tessera.times import to_duration
 
 if TYPE_CHECKING:
+    from tessera.api.inference.v1.ptychography_pb2_grpc import PtychographyServiceAsyncStub
     from tessera.api.inference.v1.queued_pb2_grpc import QueuedInferenceServiceAsyncStub
+    from tessera.tasks.ptychography.scan import Scan
     from tessera.tensors import Array
 
 PRIORITIES = {"high": pb.INFERENCE_PRIORITY_HIGH, "normal": pb.INFERENCE_PRIORITY_NORMAL, "low": pb.INFERENCE_PRIORITY_LOW}
@@ -57,6 +62,7 @@ class QueuedInferenceClient:
 
     def __init__(self, channel: grpc.aio.Channel, registry: RegistryClient, timeout_s: float = 10.0) -> None:
         self.stub: QueuedInferenceServiceAsyncStub = QueuedInferenceServiceStub(channel)
+        self.ptychography_stub: PtychographyServiceAsyncStub = PtychographyServiceStub(channel)
         self.registry = registry
         self.timeout_s = timeout_s
 
@@ -95,19 +101,68 @@ class QueuedInferenceClient:
             NotFoundError: No such model, version, alias or blob.
             AlreadyExistsError: The key was used for another request.
         """
-        if priority not in PRIORITIES:
-            raise InvalidArgumentError.unknown("priority", priority, PRIORITIES, field="priority")
         request = pb.SubmitInferenceRequest(
             model=selector(model, version, alias),
-            priority=PRIORITIES[priority],
-            expire_after=None if expire_after_s is None else to_duration(expire_after_s),
-            result_ttl=None if result_ttl_s is None else to_duration(result_ttl_s),
+            priority=_priority(priority),
+            expire_after=_duration(expire_after_s),
+            result_ttl=_duration(result_ttl_s),
             max_attempts=max_attempts,
             idempotency_key=idempotency_key,
         )
         await self._add_inputs(request, inputs)
         wishes = metadata(runtime=runtime, sticky_key=sticky_key)
         return await call(self.stub.SubmitInference, request, timeout_s=self.timeout_s, repeatable=bool(idempotency_key), metadata=wishes)
+
+    async def submit_reconstruction(
+        self,
+        scan: "Scan | Path | BlobRef",
+        plan: ReconstructionPlan,
+        *,
+        priority: str = "low",
+        expire_after_s: float | None = None,
+        result_ttl_s: float | None = None,
+        max_attempts: int = 0,
+        idempotency_key: str = "",
+        runtime: str = "",
+        sticky_key: str = "",
+    ) -> SubmitReconstructionResponse:
+        """Queue the reconstruction of a scan. The same key again answers the same request, with `created` False.
+
+        Args:
+            scan: A scan, which is uploaded to the registry; or its file in our own form (`tessera.tasks.ptychography.files.write_scan`),
+                here or in the registry already.
+            plan: From `tessera.client.ptychography.reconstruction_plan`, without a probe: that lies beside the scan.
+            priority: See `submit`, as for all that follows.
+            expire_after_s: See there.
+            result_ttl_s: See there.
+            max_attempts: See there.
+            idempotency_key: See there.
+            runtime: That shall compute every model of the plan; empty for the one that each version prefers.
+            sticky_key: See there.
+
+        Raises:
+            InvalidArgumentError: The file is no scan, or a value is out of its range.
+            FailedPreconditionError: A model of the plan is none of ptychography.
+            NotFoundError: No such model, version, alias or blob.
+            AlreadyExistsError: The key was used for another request.
+        """
+        request = SubmitReconstructionRequest(
+            plan=plan,
+            priority=_priority(priority),
+            expire_after=_duration(expire_after_s),
+            result_ttl=_duration(result_ttl_s),
+            max_attempts=max_attempts,
+            idempotency_key=idempotency_key,
+        )
+        blob = scan if isinstance(scan, BlobRef) else await self._upload_scan(scan)
+        request.scan.sha256, request.scan.size_bytes = blob.sha256, blob.size_bytes
+        return await call(
+            self.ptychography_stub.SubmitReconstruction,
+            request,
+            timeout_s=self.timeout_s,
+            repeatable=bool(idempotency_key),
+            metadata=metadata(runtime=runtime, sticky_key=sticky_key),
+        )
 
     async def get(self, inference_id: str) -> pb.Inference:
         """Return a request with its attempts. Raises NotFoundError."""
@@ -147,7 +202,8 @@ class QueuedInferenceClient:
                     return
 
     async def result(self, inference_id: str) -> "dict[str, Array]":
-        """Return the outputs by name; they must fit into memory.
+        """Return the outputs by name, those of a reconstruction as `ReconstructionPart` in the API describes them and its `corner`, float64
+        (x, y); they must fit into memory.
 
         Raises:
             FailedPreconditionError: The request has not SUCCEEDED; the message says how it stands.
@@ -179,6 +235,18 @@ class QueuedInferenceClient:
     async def _get_result(self, inference_id: str, *, blob_only: bool) -> pb.GetResultResponse:
         return await call(self.stub.GetResult, pb.GetResultRequest(id=inference_id, blob_only=blob_only), timeout_s=self.timeout_s)
 
+    async def _upload_scan(self, scan: "Scan | Path") -> BlobRef:
+        import tempfile
+
+        from tessera.tasks.ptychography.files import write_scan
+
+        if isinstance(scan, Path):
+            return await self.registry.upload_file(scan)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "scan.safetensors"
+            await asyncio.to_thread(write_scan, file, scan)
+            return await self.registry.upload_file(file)
+
     async def _add_inputs(self, request: pb.SubmitInferenceRequest, inputs: "Mapping[str, Array] | BlobRef") -> None:
         from tessera.tensor_files import dump_tensors
         from tessera.tensors import to_proto
@@ -189,6 +257,16 @@ class QueuedInferenceClient:
             request.blob.sha256, request.blob.size_bytes = inputs.sha256, inputs.size_bytes
         else:
             request.tensors.CopyFrom(pb.NamedTensors(tensors={name: to_proto(array) for name, array in inputs.items()}))
+
+
+def _priority(name: str) -> "pb.InferencePriority.ValueType":
+    if name not in PRIORITIES:
+        raise InvalidArgumentError.unknown("priority", name, PRIORITIES, field="priority")
+    return PRIORITIES[name]
+
+
+def _duration(seconds: float | None) -> Duration | None:
+    return None if seconds is None else to_duration(seconds)
 
 
 def _array(tensor: Tensor) -> "Array":
