@@ -105,12 +105,16 @@ class Subject(ABC):
         """Draw what the network does, as PNG files whose names begin with `stem`; return them (none, if there is nothing to see)."""
 
     @abstractmethod
-    def export(self) -> Export:
-        """Return what the exported version carries."""
+    def export(self, network: Network) -> Export:
+        """Return what the exported version of the finished network carries."""
 
 
 class Training(Subject):
     """One training: the data of a job and everything that is done with them."""
+
+    @abstractmethod
+    def begin(self, network: Network) -> None:
+        """Give a new network what the data alone determine (a mean, a scale, a probe), before its first step; often nothing."""
 
     @abstractmethod
     def __len__(self) -> int:

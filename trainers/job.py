@@ -79,6 +79,7 @@ def run(job: Job, directory: Path, report: Report) -> dict[str, float]:
     network = architecture.build(config)
     if architecture.trained:
         assert isinstance(subject, Training), "what is trained is prepared for training"
+        subject.begin(network)
         trained = train(network, subject, settings, directory=directory, report=report, resume_from=job.resume_from)
         if not trained.is_first:
             return {}
@@ -91,7 +92,7 @@ def run(job: Job, directory: Path, report: Report) -> dict[str, float]:
     facts["lineage"]["dataset_digest"] = subject.dataset_digest
     with tempfile.TemporaryDirectory(dir=directory) as drawings:
         pictures = subject.draw(network, Path(drawings), "final")
-        write_artifact(directory / ARTIFACT, network, subject.export(), facts, card=family.card, pictures=pictures)
+        write_artifact(directory / ARTIFACT, network, subject.export(network), facts, card=family.card, pictures=pictures)
     return metrics
 
 

@@ -28,6 +28,9 @@ class PuzzleTraining(Training):
         self.dataset_digest = puzzle.digest
         self._cells = torch.arange(len(puzzle.images))
 
+    def begin(self, network: Network) -> None:
+        """Do nothing: the network learns all that it knows."""
+
     def __len__(self) -> int:
         """Return the number of pieces."""
         return len(self.puzzle.images)
@@ -65,7 +68,7 @@ class PuzzleTraining(Training):
             drawing.save(paths[-1])
         return paths
 
-    def export(self) -> Export:
+    def export(self, network: Network) -> Export:
         """Return what the exported version carries."""
         return export(self.puzzle)
 
