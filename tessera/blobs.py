@@ -18,13 +18,13 @@ from tessera.api.registry.v1.registry_pb2 import (
 )
 from tessera.blob_files import CHUNK_BYTES, BlobRef, OnProgress, VerifiedFile, disk_errors
 from tessera.errors import CancelledError, InvalidArgumentError, UnavailableError
-from tessera.presigned import Tell, get_url, put_url
+from tessera.presigned import Tell, get_head, get_url, put_url
 from tessera.rpc.status import rpc_errors
 
 if TYPE_CHECKING:
     from tessera.api.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 
-__all__ = ["BlobRef", "OnProgress", "download_file", "upload_bytes", "upload_file"]
+__all__ = ["BlobRef", "OnProgress", "download_file", "read_head", "upload_bytes", "upload_file"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -85,6 +85,29 @@ async def download_file(stub: "RegistryServiceAsyncStub", ref: BlobRef, destinat
         await _stoppable(lambda tell: get_url(answer.presigned_url, ref, destination, tell), ref, on_progress)
     else:
         await _download_stream(stub, ref, destination, on_progress)
+
+
+async def read_head(stub: "RegistryServiceAsyncStub", sha256: str, head_bytes: int) -> tuple[BlobRef, bytes]:
+    """Return the name of a blob with its size, and its first bytes, or all if it has fewer; they are not verified.
+
+    Raises:
+        NotFoundError: The registry has no such blob.
+        UnavailableError: The registry or its store cannot be reached or falls silent.
+    """
+    with rpc_errors():
+        answer = await stub.GetDownload(GetDownloadRequest(sha256=sha256), timeout=_TIMEOUT_S)
+    ref = BlobRef(sha256, answer.size_bytes)
+    if answer.WhichOneof("method") == "presigned_url":
+        return ref, await asyncio.to_thread(get_head, answer.presigned_url, head_bytes)
+    head = bytearray()
+    with rpc_errors():
+        stream = stub.DownloadBlob(DownloadBlobRequest(sha256=sha256), timeout=_TIMEOUT_S)
+        async for message in stream:
+            head += message.chunk
+            if len(head) >= head_bytes:
+                stream.cancel()
+                break
+    return ref, bytes(head[:head_bytes])
 
 
 def _open(path: Path) -> BinaryIO:

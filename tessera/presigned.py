@@ -77,6 +77,25 @@ def get_url(url: str, ref: BlobRef, destination: Path, tell: Tell) -> None:
         file.commit()
 
 
+def get_head(url: str, head_bytes: int) -> bytes:
+    """Return the first bytes of an object, or all if it has fewer, by GET from a presigned URL. Raises what `get_url` does of the store."""
+    head = b""
+    with _pool() as http:
+
+        def get() -> int:
+            nonlocal head
+            response = http.request("GET", url, preload_content=False)
+            try:
+                if response.status == HTTPStatus.OK:
+                    head = response.read(head_bytes, decode_content=False)
+            finally:
+                response.close()  # which ends the transfer: the rest is not read
+            return response.status
+
+        _retry(get)
+    return head
+
+
 def _pool() -> urllib3.PoolManager:
     """Make a client that neither retries nor follows redirects by itself, since only we can rewind what was moved."""
     return urllib3.PoolManager(timeout=_TIMEOUT, retries=False, blocksize=CHUNK_BYTES)

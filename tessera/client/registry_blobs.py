@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tessera.api.registry.v1.registry_pb2 import GetDownloadRequest
-from tessera.blobs import BlobRef, download_file, upload_bytes, upload_file
+from tessera.blobs import BlobRef, download_file, read_head, upload_bytes, upload_file
 from tessera.client.calls import call
 from tessera.client.registry_base import RegistryCalls
 
@@ -29,6 +29,10 @@ class BlobCalls(RegistryCalls):
         """Return the digest of a stored blob with its size. Raises NotFoundError."""
         answer = await call(self.stub.GetDownload, GetDownloadRequest(sha256=sha256), timeout_s=self.timeout_s)
         return BlobRef(sha256, answer.size_bytes)
+
+    async def read_head(self, sha256: str, head_bytes: int) -> tuple[BlobRef, bytes]:
+        """Return the name of a stored blob with its size, and its first bytes, which are not verified. Raises NotFoundError."""
+        return await read_head(self.stub, sha256, head_bytes)
 
     async def download_file(self, ref: BlobRef, destination: Path, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Write a blob to a file; it appears complete and verified, or not at all.

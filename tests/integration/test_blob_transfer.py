@@ -14,7 +14,7 @@ from minio.commonconfig import CopySource
 from model_store.local import LocalStore
 from model_store.store import BlobStore
 from tessera.blob_files import CHUNK_BYTES
-from tessera.blobs import BlobRef, download_file, upload_bytes, upload_file
+from tessera.blobs import BlobRef, download_file, read_head, upload_bytes, upload_file
 from tessera.errors import DataLossError, InvalidArgumentError, NotFoundError, UnavailableError
 from tests.fixtures.flaky import FlakyProxy, flaky_proxy
 from tests.fixtures.registry import RegistryServer, serve_registry
@@ -80,6 +80,15 @@ async def test_a_file_goes_up_and_comes_down_and_says_how_far_it_is(case: Case, 
     for progress in (up, down):
         assert progress == sorted(progress)
         assert progress[-1:] == ([(size, size)] if size else [])
+
+
+async def test_the_beginning_of_a_blob_is_read_alone(case: Case) -> None:
+    data = os.urandom(2 * CHUNK_BYTES)
+    ref = await upload_bytes(case.stub, data)
+    for head_bytes in (1, 1000, CHUNK_BYTES + 1, 3 * CHUNK_BYTES):
+        assert await read_head(case.stub, ref.sha256, head_bytes) == (ref, data[:head_bytes])
+    with pytest.raises(NotFoundError):
+        await read_head(case.stub, "0" * 64, 1)
 
 
 async def test_a_blob_that_is_stored_is_not_sent_again(case: Case, tmp_path: Path) -> None:
