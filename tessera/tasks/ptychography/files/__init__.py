@@ -10,11 +10,11 @@ from pathlib import Path
 from tessera.errors import InvalidArgumentError
 from tessera.tasks.ptychography.files.archives import unpack_bzip2
 from tessera.tasks.ptychography.files.npz import read_npz
-from tessera.tasks.ptychography.files.stored import ScanReader, write_scan
+from tessera.tasks.ptychography.files.stored import ScanReader, read_shape, write_scan
 from tessera.tasks.ptychography.scan import Scan
 from tessera.tasks.ptychography.validation import check_scan
 
-__all__ = ["MAX_BYTES", "ScanReader", "read_scan", "write_scan"]
+__all__ = ["MAX_BYTES", "ScanReader", "read_scan", "read_shape", "write_scan"]
 
 MAX_BYTES = 16 << 30
 """Bytes of a scan that is read as a whole, unless the caller says otherwise."""

@@ -58,13 +58,8 @@ class ScanReader:
     """
 
     def __init__(self, path: Path, field: str = "scan") -> None:
-        try:
-            self._file = _open(path)
-            self._slices = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118 - it is no dict
-        except (SafetensorError, OSError) as error:
-            raise InvalidArgumentError(f"this is not a safetensors file: {error}", field=field) from error
-        shapes = self._check_types(field)
-        self.frames, self.size = check_shapes(shapes["amplitudes"], shapes["positions"], field)
+        self._file, self._slices = _open(path, field)
+        self.frames, self.size = _check_header(self._slices, field)
         self.positions: NDArray[np.float64] = self._file.get_tensor("positions")
         check_positions(self.positions, self.size, field)
         self.probe = self._complex("probe", _PROBE_AXES, field)
@@ -84,20 +79,6 @@ class ScanReader:
         part: NDArray[np.float32] = self._slices["amplitudes"][first : min(last, self.frames)]
         return part
 
-    def _check_types(self, field: str) -> dict[str, tuple[int, ...]]:
-        """Return the shape of every tensor; InvalidArgumentError if one is missing or has another type."""
-        missing = [name for name in _REQUIRED if name not in self._slices]
-        if missing:
-            held = ", ".join(sorted(self._slices)) or "nothing"
-            raise InvalidArgumentError(f"a scan needs {' and '.join(_REQUIRED)}; this file holds {held}", field=field)
-        for name, part in self._slices.items():
-            if name not in _TYPES:
-                raise InvalidArgumentError.unknown("tensor of a scan", name, _TYPES, field=field)
-            if part.get_dtype() != _TYPES[name]:
-                message = f"{name} has the element type {part.get_dtype()}; {_TYPES[name]} is needed"
-                raise InvalidArgumentError(message, field=f"{field}.{name}")
-        return {name: tuple(part.get_shape()) for name, part in self._slices.items()}
-
     def _complex(self, name: str, axes: int, field: str) -> NDArray[np.complex64] | None:
         """Return a tensor of real and imaginary parts as a complex one, None if there is none."""
         if name not in self._slices:
@@ -109,6 +90,35 @@ class ScanReader:
         return from_channels(self._file.get_tensor(name))
 
 
-def _open(path: Path) -> Any:
-    """Open a safetensors file; SafetensorError or OSError if it is none."""
-    return safe_open(path, framework="numpy")
+def read_shape(path: Path, field: str = "scan") -> tuple[int, int]:
+    """Return M and N of a scan in our own form from the header of its file alone.
+
+    Raises:
+        InvalidArgumentError: It is no such file, or what its header describes cannot be a scan.
+    """
+    return _check_header(_open(path, field)[1], field)
+
+
+def _open(path: Path, field: str) -> tuple[Any, dict[str, Any]]:
+    """Open a safetensors file and return what reads each tensor of it; InvalidArgumentError if it is none."""
+    try:
+        file: Any = safe_open(path, framework="numpy")
+        return file, {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except (SafetensorError, OSError) as error:
+        raise InvalidArgumentError(f"this is not a safetensors file: {error}", field=field) from error
+
+
+def _check_header(slices: dict[str, Any], field: str) -> tuple[int, int]:
+    """Return M and N; InvalidArgumentError if a tensor is missing, has another type, or a shape that is none of a scan."""
+    missing = [name for name in _REQUIRED if name not in slices]
+    if missing:
+        held = ", ".join(sorted(slices)) or "nothing"
+        raise InvalidArgumentError(f"a scan needs {' and '.join(_REQUIRED)}; this file holds {held}", field=field)
+    for name, part in slices.items():
+        if name not in _TYPES:
+            raise InvalidArgumentError.unknown("tensor of a scan", name, _TYPES, field=field)
+        if part.get_dtype() != _TYPES[name]:
+            message = f"{name} has the element type {part.get_dtype()}; {_TYPES[name]} is needed"
+            raise InvalidArgumentError(message, field=f"{field}.{name}")
+    frames, positions = (tuple(slices[name].get_shape()) for name in _REQUIRED)
+    return check_shapes(frames, positions, field)
