@@ -64,7 +64,7 @@ def reconstruction_plan(
     refine_alias: str | None = None,
     iterations: int = 0,
     target_fourier_error: float = 0.0,
-    weighting: pb.ReconstructionWeighting = pb.RECONSTRUCTION_WEIGHTING_UNSPECIFIED,
+    weighting: pb.ReconstructionWeighting.ValueType = pb.RECONSTRUCTION_WEIGHTING_UNSPECIFIED,
     crop: int = 0,
     fixed_probe: bool = False,
     correct_positions: bool = False,

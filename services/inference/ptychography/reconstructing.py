@@ -1,121 +1,20 @@
 """One reconstruction from beginning to end, for a caller who waits as for the queue."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+import uuid
+from dataclasses import replace
 
 from services.inference.limits import ModelLimits
 from services.inference.options import CallOptions
+from services.inference.ptychography.course import Course
+from services.inference.ptychography.listener import Listener, Progress, See
+from services.inference.ptychography.models import Model
 from services.inference.ptychography.plan import Plan
+from services.inference.ptychography.result import Result
+from services.inference.ptychography.source import Source
 from services.inference.routing import Router
-from tessera.api.inference.v1.serving_pb2 import AnsweredBy
-from tessera.tasks.ptychography.signatures import to_channels
-from tessera.tensors import Array
+from tessera.errors import InvalidArgumentError
 
-
-class Source(Protocol):
-    """The frames of a scan, on a disk; some of them may still be on their way.
-
-    Its methods but `wait` read the disk: call them in a thread.
-    """
-
-    @property
-    def size(self) -> int:
-        """N, the pixels of a frame's side; known once `wait` has returned 1 or more."""
-
-    @property
-    def probe(self) -> NDArray[np.complex64] | None:
-        """The scan's own probe, (modes, N, N); None if it has none."""
-
-    async def wait(self, frames: int) -> int:
-        """Return how many frames there are, as soon as there are more than `frames`, or no more come.
-
-        Raises:
-            TesseraError: What came is not fit, or the stream broke.
-        """
-
-    def amplitudes(self, indices: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Return frames by their indices: (k, N, N), >= 0, zero frequency in the centre."""
-
-    def positions(self, first: int, last: int) -> NDArray[np.float64]:
-        """Return the (x, y) of the frames from `first` to before `last`: (k, 2), pixels."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a reconstruction stands.
-
-    Attributes:
-        frames: That have arrived.
-        frames_done: That the network has seen; 0 without a network.
-        iteration: Passes of the engine; 0 before the first.
-        fourier_error: Of that pass; 0 before the first.
-    """
-
-    frames: int
-    frames_done: int = 0
-    iteration: int = 0
-    fourier_error: float = 0.0
-
-
-See = Callable[[], NDArray[np.complex64]]
-"""Returns the object as it stands, (rows, columns); takes time in proportion to its size."""
-
-
-class Listener(Protocol):
-    """Is told how far a reconstruction is."""
-
-    async def progressed(self, progress: Progress, see: See) -> None:
-        """Hear where it stands, after every batch of the network and every pass of the engine; it goes on when this returns.
-
-        `see` may be called, in a thread, until then.
-        """
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came out.
-
-    Attributes:
-        object: complex64, (rows, columns).
-        weight: float32, (rows, columns), 0 where no patch reaches.
-        probe: complex64, (modes, N, N); None if it is not known.
-        positions: float64, (frames, 2), as the engine improved them.
-        errors: float32, (1 + passes,), Fourier errors: of what the engine began with and after every pass; empty without a probe.
-        corner: The (x, y) of the object's upper left pixel, in the coordinates of the positions.
-        iterations: Passes of the engine.
-        answered_by: Which versions, the network before the engine.
-    """
-
-    object: NDArray[np.complex64]
-    weight: NDArray[np.float32]
-    probe: NDArray[np.complex64] | None
-    positions: NDArray[np.float64]
-    errors: NDArray[np.float32]
-    corner: tuple[float, float]
-    iterations: int
-    answered_by: list[AnsweredBy]
-
-    @property
-    def fourier_error(self) -> float | None:
-        """Of the result; None where there is no probe."""
-        return float(self.errors[-1]) if len(self.errors) else None
-
-    def tensors(self) -> dict[str, Array]:
-        """Return the tensors that `ReconstructionPart` names, all float32 and of one dimension or more."""
-        tensors: dict[str, Array] = {
-            "amplitude": np.abs(self.object),
-            "phase": np.angle(self.object),
-            "weight": self.weight,
-            "positions": self.positions.astype(np.float32),
-            "errors": self.errors,
-        }
-        if self.probe is not None:
-            tensors["probe"] = to_channels(self.probe)
-        return tensors
+__all__ = ["Listener", "Progress", "Reconstructor", "Result", "See", "Source"]
 
 
 class Reconstructor:
@@ -142,7 +41,23 @@ class Reconstructor:
         Raises:
             InvalidArgumentError: The scan is not fit for the plan.
             FailedPreconditionError: A model is not what the plan needs.
-            TesseraError: See `Source.wait`, `Router.begin` and `Prediction.compute`; ResourceExhaustedError of a busy model only after a
-                while.
+            TesseraError: See `Source.wait`, `Router.begin`, `Prediction.compute` and `Listener.progressed`; ResourceExhaustedError of a
+                busy model only after a while.
         """
-        raise NotImplementedError
+        options = replace(options, sticky_key=options.sticky_key or uuid.uuid4().hex)
+        network, engine = await self._models(plan, options)
+        await source.wait(0)
+        return await Course(plan, source, listener, network, engine).run(self._limits.of(plan.model.model).max_batch)
+
+    async def _models(self, plan: Plan, options: CallOptions) -> tuple[Model | None, Model | None]:
+        """Return the network and the engine of a plan."""
+        first = await Model.choose(self._router, plan.model, options, "plan.model")
+        if plan.refine_with is None:
+            return (first, None) if first.kind == "network" else (None, first)
+        if first.kind != "network":
+            message = f"{plan.model.model} is an engine, which begins by itself; refine_with goes on from what a network found"
+            raise InvalidArgumentError(message, field="plan.model")
+        second = await Model.choose(self._router, plan.refine_with, options, "plan.refine_with")
+        if second.kind != "engine":
+            raise InvalidArgumentError(f"{plan.refine_with.model} is a network; refine_with names an engine", field="plan.refine_with")
+        return first, second
