@@ -3,13 +3,20 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera.errors import FailedPreconditionError, InvalidArgumentError, ResourceExhaustedError
+from tessera.errors import FailedPreconditionError, InvalidArgumentError
 from tessera.tasks.ptychography.offsets import Trail, check_not_collapsed
-from tessera.tasks.ptychography.patches import central, check_offsets, check_shapes, check_weights, cropped_weights, divide, scatter
+from tessera.tasks.ptychography.patches import (
+    central,
+    check_offsets,
+    check_shapes,
+    check_weights,
+    cropped_weights,
+    divide,
+    scatter,
+    snapped,
+)
 
-MAX_SIDE = 8192
-"""Pixels a side that a canvas may grow to unless its maker says otherwise: 768 MiB."""
-_CHUNK = 256  # patches translated at once: bounds the memory of a call
+_PIXELS_AT_ONCE = 1 << 16  # of patches that are translated together: bounds the memory of a call, and stays within a CPU's cache
 _SLACK = 4  # a canvas that grows takes a fraction of its side more than it needs, so that it seldom grows
 
 
@@ -63,11 +70,12 @@ class Canvas:
             raise InvalidArgumentError(f"patches must be (k, {self._size}, {self._size}), not {patches.shape}", field="patches")
         check_shapes(patches.shape, positions.shape, self._crop, None)
         check_offsets(positions)
-        corners = np.subtract(positions, self._crop // 2, dtype=np.float64)
+        corners = snapped(np.subtract(positions, self._crop // 2, dtype=np.float64))
         self._grow(corners)
         self.trail.record("canvas", positions)
-        for start in range(0, len(patches), _CHUNK):
-            chunk = slice(start, start + _CHUNK)
+        at_once = max(1, _PIXELS_AT_ONCE // self._crop**2)
+        for start in range(0, len(patches), at_once):
+            chunk = slice(start, start + at_once)
             cropped = central(patches[chunk], self._crop).astype(np.complex64, copy=False)
             scatter(self._total, self._weight, cropped, self._pixel_weights, corners[chunk] - self._origin)
 
@@ -123,11 +131,7 @@ class Canvas:
         """Make room for patches with these upper left corners (k, 2)."""
         first = np.minimum(self._first, np.floor(corners).min(axis=0))
         last = np.maximum(self._last, np.ceil(corners).max(axis=0) + self._crop)
-        side = (last - first).max()
-        if not side <= self._max_side:
-            raise ResourceExhaustedError(
-                f"patches at these positions need a canvas of {side:.6g} pixels a side, more than {self._max_side}", field="positions"
-            )
+        check_side((last - first).max(), self._max_side)
         self._first, self._last = first, last
         end = self._origin + self._total.shape[::-1]
         empty = self._total.size == 0

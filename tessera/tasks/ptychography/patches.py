@@ -5,10 +5,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from tessera.errors import InvalidArgumentError
+from tessera.errors import InvalidArgumentError, ResourceExhaustedError
 
 EPSILON = 1e-9
 """What is added to the summed weights before they divide."""
+MAX_SIDE = 8192
+"""Pixels a side that a canvas has at most, unless its maker says otherwise: 768 MiB in single precision."""
+MAX_OFFSET = 1e9
+"""Pixels; a double has seven digits after the point up to here."""
+STEP = 2.0**-20
+"""Pixels, a millionth; places on a canvas are multiples of it. Libraries round means differently, in the last digit; without this a patch
+at a whole pixel would, or would not, touch the next one with a weight of 1e-14, which `EPSILON` does not make small enough."""
 
 
 def check_shapes(patches: tuple[int, ...], offsets: tuple[int, ...], crop: int, weights: tuple[int, ...] | None) -> None:
@@ -28,14 +35,25 @@ def check_shapes(patches: tuple[int, ...], offsets: tuple[int, ...], crop: int, 
 
 
 def check_offsets(offsets: NDArray[np.floating]) -> None:
-    """Refuse offsets that are not finite.
+    """Refuse offsets (B, 2) that are not finite, or so large that no fraction of a pixel is left of them.
 
     Raises:
         InvalidArgumentError: With the number of them.
     """
-    wrong = int((~np.isfinite(offsets)).any(axis=-1).sum())
+    wrong = int((~(np.abs(offsets) <= MAX_OFFSET)).any(axis=-1).sum())
     if wrong:
-        raise InvalidArgumentError(f"offsets must be finite; {wrong} of {len(offsets)} are not", field="offsets")
+        raise InvalidArgumentError(f"{wrong} of {len(offsets)} offsets are not finite, or beyond {MAX_OFFSET:g} pixels", field="offsets")
+
+
+def check_side(side: float, limit: int = MAX_SIDE) -> None:
+    """Refuse a canvas that would have more pixels a side than the limit.
+
+    Raises:
+        ResourceExhaustedError: With both numbers.
+    """
+    if not side <= limit:
+        reason = f"patches at these places need a canvas of {side:.6g} pixels a side, more than {limit}"
+        raise ResourceExhaustedError(f"{reason}; offsets must be in pixels of the object", field="offsets")
 
 
 def check_weights(weights: NDArray[np.floating] | None) -> None:
@@ -74,8 +92,9 @@ def scatter(
         weight: Real (rows, columns), the summed weights; changed.
         patches: Complex, (B, M, M), of the canvas's type.
         pixel_weights: Real, (M, M).
-        corners: float64, (B, 2), (x, y) in the canvas of their upper left pixels, fractional; one pixel is free after the last.
+        corners: float64, (B, 2), (x, y) in the canvas of their upper left pixels; one pixel is free after the last.
     """
+    corners = snapped(corners)
     whole = np.floor(corners)
     fraction = (corners - whole).astype(pixel_weights.dtype)
     values = translated(patches * pixel_weights, fraction)
@@ -84,6 +103,11 @@ def scatter(
     for (x, y), value, weight_here in zip(whole.astype(int).tolist(), values, weights, strict=True):
         total[y : y + side, x : x + side] += value
         weight[y : y + side, x : x + side] += weight_here
+
+
+def snapped(places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return places in pixels, each at the nearest multiple of `STEP`."""
+    return np.asarray(np.round(places / STEP) * STEP, np.float64)
 
 
 def translated(patches: NDArray[Any], fraction: NDArray[np.floating]) -> NDArray[Any]:

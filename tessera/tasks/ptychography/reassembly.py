@@ -6,7 +6,7 @@ and are held to it by tests. Servers use `canvas.Canvas`, which takes patches as
 The semantics, with patches (B, N, N), offsets (B, 2) as (x, y) = (column, row) in pixels, and a crop of M pixels:
 
 1. crop the central [N/2 - M/2, N/2 + M/2) of every patch;
-2. adj = offsets - mean(offsets);
+2. adj = offsets - mean(offsets), to a millionth of a pixel (`patches.STEP`);
 3. pad = ceil(max |adj|), rounded up to even; the canvas has S = M + 2 pad pixels a side;
 4. translate every patch, padded with zeros, by +adj: bilinear, real and imaginary part alike;
 5. divide their weighted sum by 1e-9 + the sum of the weights, translated in the same way.
@@ -21,7 +21,16 @@ from numpy.typing import DTypeLike, NDArray
 
 from tessera.errors import InvalidArgumentError
 from tessera.tasks.ptychography.offsets import Trail, check_not_collapsed
-from tessera.tasks.ptychography.patches import central, check_offsets, check_shapes, check_weights, cropped_weights, divide, scatter
+from tessera.tasks.ptychography.patches import (
+    central,
+    check_offsets,
+    check_shapes,
+    check_weights,
+    cropped_weights,
+    divide,
+    scatter,
+    snapped,
+)
 
 
 def reassemble(
@@ -51,33 +60,38 @@ def reassemble(
 
     Raises:
         InvalidArgumentError: Shapes do not fit together, or an offset is not finite.
+        ResourceExhaustedError: The canvas would have more than `patches.MAX_SIDE` pixels a side.
         TesseraError: The guard, see `offsets.check_not_collapsed`.
     """
     offsets = np.asarray(offsets, np.float64)
     check_shapes(patches.shape, offsets.shape, crop, None if weights is None else weights.shape)
     check_offsets(offsets)
     check_weights(weights)
-    adjusted = offsets - offsets.mean(axis=0)
+    adjusted = snapped(offsets - offsets.mean(axis=0))
     passed = trail or Trail()
     passed.record("offsets", offsets)
     passed.record("centred", adjusted)
     pad = padding(adjusted)
     pixel_weights = cropped_weights(weights, patches.shape[-1], crop, dtype)
     side = crop + 2 * pad
-    # One pixel more: a translated patch is M + 1 pixels wide, though its last column is zero at whole pixels.
+    # A translated patch is M + 1 pixels wide: at whole pixels its last column, of zeros, may lie beyond the canvas.
     total, weight = np.zeros((side + 1, side + 1), dtype), np.zeros((side + 1, side + 1), pixel_weights.dtype)
     scatter(total, weight, central(patches, crop).astype(dtype), pixel_weights, adjusted + pad)
     if trail is not None and canvas is None:
         check_not_collapsed(trail, weight, pixel_weights)
-    side = side if canvas is None else canvas
-    total, weight = (_centred(array, crop + 2 * pad, side) for array in (total, weight))
+    total, weight = (_centred(array[:-1, :-1], canvas or side) for array in (total, weight))
     return divide(total, weight), weight
 
 
 def padding(adjusted: NDArray[np.floating]) -> int:
-    """Return the pixels on each side of the canvas that hold patches at these centred offsets (B, 2): even, and no fewer than needed."""
-    pad = int(np.ceil(np.abs(adjusted).max()))
-    return pad + pad % 2
+    """Return the pixels on each side of the canvas that hold patches at these centred offsets (B, 2): even, and no fewer than needed.
+
+    Raises:
+        ResourceExhaustedError: More than a canvas may have.
+    """
+    pixels = float(np.ceil(np.abs(adjusted).max()))
+    check_side(2 * pixels)
+    return int(pixels + pixels % 2)
 
 
 def probe_weights(probe: NDArray[np.complexfloating]) -> NDArray[np.float32]:
@@ -92,12 +106,12 @@ def probe_weights(probe: NDArray[np.complexfloating]) -> NDArray[np.float32]:
     return np.asarray(intensity / intensity.max(), np.float32)
 
 
-def _centred(array: NDArray[Any], side: int, new_side: int) -> NDArray[Any]:
-    """Return a square of `new_side` pixels in which pixel new_side // 2 is pixel side // 2 of `array`; zeros where `array` has nothing."""
-    new = np.zeros((new_side, new_side), array.dtype)
-    shift = new_side // 2 - side // 2
-    start, old_start = max(shift, 0), max(-shift, 0)
-    length = min(new_side - start, side - old_start)
-    here, there = slice(start, start + length), slice(old_start, old_start + length)
-    new[here, here] = array[there, there]
-    return new
+def _centred(array: NDArray[Any], side: int) -> NDArray[Any]:
+    """Return a square of `side` pixels a side with the same centre as `array`, pixel side // 2; zeros where `array` has nothing."""
+    shift = side // 2 - len(array) // 2
+    start, first = max(shift, 0), max(-shift, 0)
+    length = min(side - start, len(array) - first)
+    here, there = slice(start, start + length), slice(first, first + length)
+    square = np.zeros((side, side), array.dtype)
+    square[here, here] = array[there, there]
+    return square

@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 
 from tessera.errors import InvalidArgumentError
 from tessera.tasks.ptychography.offsets import Trail, check_not_collapsed, debugging
-from tessera.tasks.ptychography.patches import EPSILON, central, check_shapes
+from tessera.tasks.ptychography.patches import EPSILON, STEP, central, check_shapes, check_side
 
 
 def reassemble(
@@ -39,10 +39,11 @@ def reassemble(
 
     Raises:
         InvalidArgumentError: Shapes do not fit together; a trail for several groups.
+        ResourceExhaustedError: The canvas would have more than `patches.MAX_SIDE` pixels a side, or an offset is not finite.
         TesseraError: The guard, see `offsets.check_not_collapsed`.
     """
     check_shapes(tuple(patches.shape), tuple(offsets.shape), crop, None if weights is None else tuple(weights.shape))
-    adjusted = offsets.double() - offsets.double().mean(dim=-2, keepdim=True)
+    adjusted = _snapped(offsets.double() - offsets.double().mean(dim=-2, keepdim=True))
     if trail is not None and patches.ndim > 3:
         raise InvalidArgumentError(f"a trail follows one group of patches, not {tuple(patches.shape[:-3])} of them", field="trail")
     if trail is not None or debugging():
@@ -59,10 +60,16 @@ def reassemble(
     return total / (EPSILON + weight), weight
 
 
+def _snapped(places: Tensor) -> Tensor:
+    """Return places at the nearest multiples of `STEP`; gradients pass as if they were not moved."""
+    return places + (torch.round(places.detach() / STEP) * STEP - places.detach())
+
+
 def _padding(adjusted: Tensor) -> int:
     """Return the pixels on each side of the canvas that hold patches at these centred offsets: even, and no fewer than needed."""
-    pixels = int(adjusted.detach().abs().max().ceil())
-    return pixels + pixels % 2
+    pixels = float(adjusted.detach().abs().max().ceil())
+    check_side(2 * pixels)
+    return int(pixels + pixels % 2)
 
 
 def _scattered(patches: Tensor, corners: Tensor, side: int) -> Tensor:

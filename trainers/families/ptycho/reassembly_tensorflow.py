@@ -6,7 +6,7 @@ canvas that it touches when translated. Nothing else imports this module, so Ten
 
 import tensorflow as tf
 
-from tessera.tasks.ptychography.patches import EPSILON, central, check_shapes
+from tessera.tasks.ptychography.patches import EPSILON, STEP, central, check_shapes, check_side
 
 
 def reassemble(
@@ -27,10 +27,11 @@ def reassemble(
 
     Raises:
         InvalidArgumentError: Shapes do not fit together.
+        ResourceExhaustedError: The canvas would have more than `patches.MAX_SIDE` pixels a side, or an offset is not finite.
     """
     check_shapes(tuple(patches.shape), tuple(offsets.shape), crop, None if weights is None else tuple(weights.shape))
     offsets = tf.cast(offsets, tf.float64)
-    adjusted = offsets - tf.reduce_mean(offsets, axis=-2, keepdims=True)
+    adjusted = tf.round((offsets - tf.reduce_mean(offsets, axis=-2, keepdims=True)) / STEP) * STEP
     side = crop + 2 * _padding(adjusted) if canvas is None else canvas
     cropped = central(patches, crop)
     real = tf.math.real(cropped).dtype
@@ -47,8 +48,9 @@ def reassemble(
 
 def _padding(adjusted: tf.Tensor) -> int:
     """Return the pixels on each side of the canvas that hold patches at these centred offsets: even, and no fewer than needed."""
-    pixels = int(tf.math.ceil(tf.reduce_max(tf.abs(adjusted))))
-    return pixels + pixels % 2
+    pixels = float(tf.math.ceil(tf.reduce_max(tf.abs(adjusted))))
+    check_side(2 * pixels)
+    return int(pixels + pixels % 2)
 
 
 def _scattered(channels: tf.Tensor, corners: tf.Tensor, side: int) -> tf.Tensor:
