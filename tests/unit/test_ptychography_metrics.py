@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter
 
 from tessera.errors import InvalidArgumentError
 from tessera.tasks.ptychography import metrics
-from tessera.tasks.ptychography.alignment import find_shift, match_scale, remove_plane, scanned, shift, trim
+from tessera.tasks.ptychography.alignment import field_of_view, find_shift, match_scale, remove_plane, scanned, shift, trim
 
 RANDOM = np.random.default_rng(7)
 
@@ -117,13 +117,27 @@ def test_half_a_scan_against_the_other_half_needs_no_truth() -> None:
 
 def test_object_and_truth_are_cut_to_the_centres_of_the_frames() -> None:
     truth = smooth(96)
-    positions = np.array([[20.0, 30.0], [70.0, 61.5]])
+    positions = np.stack(np.meshgrid(np.linspace(20, 70, 11), np.linspace(30, 61.5, 8)), axis=-1).reshape(-1, 2)
     array = shift(truth, -0.5, -0.25)[8:90, 4:92]  # its pixel 0 is at (4.5, 8.25) of the truth
     cut, right = scanned(array, (4.5, 8.25), positions, truth)
     assert cut.shape == right.shape == (32, 51)
     assert np.shares_memory(right, truth)
     assert np.abs(cut - right).max() < 0.01
     assert np.array_equal(scanned(truth[8:, 4:], (4.0, 8.0), positions, truth)[0], right)
+
+
+@pytest.mark.parametrize(("layout", "share"), [("raster", 1.0), ("random", 1.0), ("spiral", 0.83)])
+def test_only_where_frames_overlap_is_seen(layout: str, share: float) -> None:
+    index = np.arange(400)
+    radius, angle = np.sqrt(index / 400), index * 2.39996
+    layouts = {
+        "raster": np.stack(np.divmod(index, 20), axis=1) / 9.5 - 1,
+        "random": np.random.default_rng(3).uniform(-1, 1, (400, 2)),
+        "spiral": np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1),
+    }
+    least, greatest = field_of_view(layouts[layout] * [100, 60] + [200, 300])
+    assert (greatest + least) / 2 == pytest.approx([200, 300], abs=4)
+    assert (greatest - least) / 2 == pytest.approx([share * 100, share * 60], rel=0.06)
 
 
 @pytest.mark.parametrize(

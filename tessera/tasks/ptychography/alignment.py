@@ -64,10 +64,28 @@ def shift(array: Complex, x: float, y: float) -> NDArray[np.complex128]:
     return moved[0] + 1j * moved[1]  # type: ignore[no-any-return]  # scipy is untyped
 
 
+def field_of_view(positions: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Return the least and the greatest (x, y) of the rectangle where frames overlap on all sides.
+
+    It is the one that the positions span, or as much smaller, about its centre, as it takes for 99 % of it to lie within one and a half
+    mean distances of a position: a spiral leaves the corners of its rectangle dark.
+    """
+    from scipy.spatial import cKDTree
+
+    centre, half = (positions.min(axis=0) + positions.max(axis=0)) / 2, np.ptp(positions, axis=0) / 2
+    reach = 1.5 * np.sqrt(np.prod(2 * half + 1) / len(positions))
+    near = cKDTree(positions)
+    for share in np.linspace(1, 0.5, 26):
+        grid = np.stack(np.meshgrid(*(np.linspace(-share, share, 40) for _ in "xy")), axis=-1) * half + centre
+        if np.mean(near.query(grid)[0] <= reach) >= 0.99:
+            break
+    return centre - share * half, centre + share * half
+
+
 def scanned(
     array: Complex, corner: tuple[float, float], positions: NDArray[np.floating], truth: Complex
 ) -> tuple[NDArray[np.complex128], Complex]:
-    """Cut a reconstruction and its truth to the rectangle that the centres of the frames span, where neighbours overlap.
+    """Cut a reconstruction and its truth to the `field_of_view` of the positions.
 
     Args:
         array: The object, (rows, columns).
@@ -79,9 +97,10 @@ def scanned(
         InvalidArgumentError: Less than 16 x 16 pixels are in all three.
     """
     sides = []
+    least, greatest = field_of_view(positions)
     for axis in (0, 1):  # x, y; arrays have them the other way round
-        first = max(positions[:, axis].min(), corner[axis], 0)
-        last = min(positions[:, axis].max(), corner[axis] + array.shape[1 - axis] - 1, truth.shape[1 - axis] - 1)
+        first = max(least[axis], corner[axis], 0)
+        last = min(greatest[axis], corner[axis] + array.shape[1 - axis] - 1, truth.shape[1 - axis] - 1)
         sides.append((int(np.ceil(first)), int(np.floor(last)) + 1))
     (left, right), (top, bottom) = sides
     if right - left < 16 or bottom - top < 16:
