@@ -6,9 +6,11 @@ from numpy.typing import NDArray
 from tessera.errors import FailedPreconditionError, InvalidArgumentError
 from tessera.tasks.ptychography.offsets import Trail, check_not_collapsed
 from tessera.tasks.ptychography.patches import (
+    MAX_SIDE,
     central,
     check_offsets,
     check_shapes,
+    check_side,
     check_weights,
     cropped_weights,
     divide,

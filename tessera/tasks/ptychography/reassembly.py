@@ -25,6 +25,7 @@ from tessera.tasks.ptychography.patches import (
     central,
     check_offsets,
     check_shapes,
+    check_side,
     check_weights,
     cropped_weights,
     divide,
