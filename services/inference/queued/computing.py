@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ import numpy as np
 from model_store.manifest import Manifest
 from services.inference.limits import ModelLimits
 from services.inference.options import CallOptions
+from services.inference.patience import patiently
 from services.inference.queued.progress import Progress
 from services.inference.routing import Router
 from services.inference.runtimes.runtime import Tensors
 from tessera.api.common.v1.common_pb2 import ModelSelector
 from tessera.api.inference.v1.queued_pb2 import SubmitInferenceRequest
 from tessera.api.inference.v1.serving_pb2 import AnsweredBy
-from tessera.client.calls import pause_s
-from tessera.errors import InvalidArgumentError, ResourceExhaustedError
+from tessera.errors import InvalidArgumentError
 from tessera.tensor_files import TensorFileReader, TensorFileWriter
 from tessera.tensors import TensorSpec, check_array, check_finite
 
@@ -26,8 +27,6 @@ PART_BYTES = 64 << 20
 """A part of the inputs has no more bytes than this, unless one row has."""
 PARTS_AT_ONCE = 2
 """While one part is computed, the next one is read and waits in the model's queue."""
-MOST_TRIES = 8
-"""A model that is busy with others is asked so often, over some 20 s, before the request goes back into the queue."""
 
 
 class Computer:
@@ -64,7 +63,7 @@ class Computer:
         with await asyncio.to_thread(TensorFileReader, inputs) as file:
             progress.rows = file.rows
             part = Part(file, 0, 0)
-            first, answered_by = await self._patiently(spec.model, options, part)
+            first, answered_by = await patiently(partial(self._compute_part, spec.model, options, part))
             pinned = ModelSelector(model=answered_by.model, version=answered_by.version)
             with await asyncio.to_thread(TensorFileWriter, outputs, file.rows, first) as target:
                 await asyncio.to_thread(target.write, 0, first)
@@ -79,7 +78,7 @@ class Computer:
 
         async def work() -> None:
             for part in parts:  # shared: whoever is free takes the next
-                outputs, _ = await self._patiently(selector, options, part)
+                outputs, _ = await patiently(partial(self._compute_part, selector, options, part))
                 await asyncio.to_thread(target.write, part.first, outputs)
                 progress.rows_done += part.last - part.first
 
@@ -89,18 +88,6 @@ class Computer:
                     group.create_task(work())
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
-
-    async def _patiently(self, selector: ModelSelector, options: CallOptions, part: "Part") -> tuple[Tensors, AnsweredBy]:
-        """Compute a part; while the model is busy, wait, for this is work that can."""
-        failures = 0
-        while True:
-            try:
-                return await self._compute_part(selector, options, part)
-            except ResourceExhaustedError as error:
-                failures += 1
-                if failures == MOST_TRIES:
-                    raise
-                await asyncio.sleep(max(pause_s(failures), error.retry_after_s or 0.0))
 
     async def _compute_part(self, selector: ModelSelector, options: CallOptions, part: "Part") -> tuple[Tensors, AnsweredBy]:
         with await self._router.begin(selector, options) as prediction:

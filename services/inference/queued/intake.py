@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Mapping
 
 from model_store.manifest import Manifest
+from services.inference.ptychography.task import size_of
 from services.inference.queued.completing import check_blob, complete, complete_reconstruction
 from services.inference.queued.computing import InlineTensors, check_inputs
 from services.inference.queued.inferences import Inferences, Wishes
@@ -19,6 +20,7 @@ from tessera.client.registry import RegistryClient
 from tessera.errors import FailedPreconditionError, InvalidArgumentError
 from tessera.names import check_name
 from tessera.tasks import ptychography
+from tessera.tasks.ptychography.files import read_shape
 from tessera.tensor_files import common_rows, dump_tensors
 from tessera.tensors import Array, from_proto
 
@@ -67,7 +69,8 @@ class Intake:
             The request, and whether it was made now.
 
         Raises:
-            InvalidArgumentError: A field is out of its range, or the file's header is not that of a scan.
+            InvalidArgumentError: A field is out of its range, the file's header is not that of a scan, or a model is for frames of
+                another size.
             FailedPreconditionError: A model of the plan is none of ptychography.
             AlreadyExistsError: The key was used for another request.
             NotFoundError: No such model, version or alias, or the scan is not stored in the registry.
@@ -76,9 +79,11 @@ class Intake:
         spec = complete_reconstruction(request)
         if (known := await asyncio.to_thread(self._inferences.find_submitted, spec)) is not None:
             return known, False
-        await self._check_model(spec.plan.model, "plan.model")
+        async with self._store.header(spec.scan.sha256, "scan") as header:
+            _, size = await asyncio.to_thread(read_shape, header)
+        await self._check_model(spec.plan.model, size, "plan.model")
         if spec.plan.HasField("refine_with"):
-            await self._check_model(spec.plan.refine_with, "plan.refine_with")
+            await self._check_model(spec.plan.refine_with, size, "plan.refine_with")
         return await self._queue(spec, wishes, "scan")
 
     async def _queue(self, spec: Spec, wishes: Wishes, field: str) -> tuple[pb.Inference, bool]:
@@ -86,12 +91,17 @@ class Intake:
         await self._store.hold_inputs(inference_id, inputs_of(spec).sha256, field)
         return await asyncio.to_thread(self._inferences.submit, inference_id, spec, wishes, trace=telemetry.inject())
 
-    async def _check_model(self, selector: ModelSelector, field: str) -> None:
+    async def _check_model(self, selector: ModelSelector, size: int, field: str) -> None:
+        """Make sure that a model is one of ptychography, for frames of this size."""
         manifest = await self._manifest(selector, field)
         if manifest.task.name != ptychography.NAME:
             raise FailedPreconditionError(
                 f"{manifest.model} is a model of the task {manifest.task.name}; {ptychography.NAME} is needed", field=field
             )
+        if size_of(manifest) != size:
+            needed = size_of(manifest)
+            message = f"the scan's frames have {size} x {size} pixels; {manifest.model} is for {needed} x {needed}"
+            raise InvalidArgumentError(message, field=field)
 
     async def _manifest(self, selector: ModelSelector, field: str) -> Manifest:
         """Return the manifest of the version that a request would be computed by now."""

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from services.inference.options import CallOptions
-from services.inference.ptychography import reconstructing
+from services.inference.ptychography import listener
 from services.inference.ptychography.plan import Plan, parse_plan
-from services.inference.ptychography.reconstructing import Reconstructor, Result, See
+from services.inference.ptychography.reconstructing import Reconstructor
+from services.inference.ptychography.result import Result
 from services.inference.ptychography.stored import StoredScan
 from services.inference.queued.progress import Progress
 from tessera.api.inference.v1.ptychography_pb2 import SubmitReconstructionRequest
@@ -73,7 +74,7 @@ class _Teller:
         self._plan = plan
         self._progress = progress
 
-    async def progressed(self, progress: reconstructing.Progress, see: See) -> None:
+    async def progressed(self, progress: listener.Progress, see: listener.See) -> None:
         """Write down where it stands."""
         refined = self._plan.refine_with is not None
         seen_by_network = refined or progress.frames_done > 0

@@ -3,8 +3,8 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +17,8 @@ LONGEST_WAIT = timedelta(days=7)
 """A request that was not computed after this time is dropped."""
 INPUTS_LEASE_S = (LONGEST_WAIT + timedelta(days=1)).total_seconds()
 """Inputs are kept for longer than any request waits, seconds."""
+HEAD_BYTES = 64 << 10
+"""Of a file whose header is judged; the header of a scan takes less than 1 KiB."""
 SHORTEST_LEASE_S = 1.0
 """The shortest lease that the registry grants, seconds."""
 
@@ -70,6 +72,26 @@ class Store:
         """
         await self._registry.download_file(ref, path)
 
+    @asynccontextmanager
+    async def header(self, sha256: str, field: str) -> AsyncIterator[Path]:
+        """Yield a file that stands for a stored one: of the same size and with the same beginning, but empty beyond it.
+
+        So whoever opens safetensors files can judge the header of a large one that was not fetched.
+
+        Raises:
+            NotFoundError: It is not stored.
+            UnavailableError: The registry cannot be reached, or the disk fails.
+        """
+        try:
+            ref, head = await self._registry.read_head(sha256, HEAD_BYTES)
+        except NotFoundError as error:
+            raise _missing(sha256, field) from error
+        with self.folder() as folder:
+            with disk_errors(), (folder / "header").open("wb") as file:
+                file.write(head)
+                file.truncate(ref.size_bytes)
+            yield folder / "header"
+
     async def hold_inputs(self, inference_id: str, sha256: str, field: str) -> None:
         """Make sure that the inputs of a request, which its `field` names, are stored, and keep them for as long as it may wait.
 
@@ -80,7 +102,7 @@ class Store:
         try:
             await self._registry.acquire_lease(_holder(inference_id, "inputs"), INPUTS_LEASE_S, blob_sha256=sha256)
         except NotFoundError as error:
-            raise NotFoundError(f"the registry has no blob {sha256}; upload it first", field=f"{field}.sha256") from error
+            raise _missing(sha256, field) from error
 
     async def release_inputs(self, inference_id: str, sha256: str) -> None:
         """Keep the inputs of a request no longer. Raises UnavailableError if the registry cannot be reached."""
@@ -99,6 +121,10 @@ class Store:
         if seconds > 0:
             lease_s = max(SHORTEST_LEASE_S, seconds)
             await self._registry.acquire_lease(_holder(inference_id, "result"), lease_s, blob_sha256=sha256)
+
+
+def _missing(sha256: str, field: str) -> NotFoundError:
+    return NotFoundError(f"the registry has no blob {sha256}; upload it first", field=f"{field}.sha256")
 
 
 def _holder(inference_id: str, what: str) -> str:
