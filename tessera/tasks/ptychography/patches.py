@@ -13,9 +13,9 @@ MAX_SIDE = 8192
 """Pixels a side that a canvas has at most, unless its maker says otherwise: 768 MiB in single precision."""
 MAX_OFFSET = 1e9
 """Pixels; a double has seven digits after the point up to here."""
-STEP = 2.0**-20
-"""Pixels, a millionth; places on a canvas are multiples of it. Libraries round means differently, in the last digit; without this a patch
-at a whole pixel would, or would not, touch the next one with a weight of 1e-14, which `EPSILON` does not make small enough."""
+STEP = 2.0**-32
+"""Pixels; places on a canvas are multiples of it. Libraries round means differently, in the last digit; without this a patch at a whole
+pixel would, or would not, touch the next one with a weight of 1e-14, which `EPSILON` does not make small enough."""
 
 
 def check_shapes(patches: tuple[int, ...], offsets: tuple[int, ...], crop: int, weights: tuple[int, ...] | None) -> None:
@@ -96,7 +96,7 @@ def scatter(
     """
     corners = snapped(corners)
     whole = np.floor(corners)
-    fraction = (corners - whole).astype(pixel_weights.dtype)
+    fraction = corners - whole
     values = translated(patches * pixel_weights, fraction)
     weights = translated(np.broadcast_to(pixel_weights, patches.shape), fraction)
     side = values.shape[-1]
@@ -110,15 +110,16 @@ def snapped(places: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.round(places / STEP) * STEP, np.float64)
 
 
-def translated(patches: NDArray[Any], fraction: NDArray[np.floating]) -> NDArray[Any]:
+def translated(patches: NDArray[Any], fraction: NDArray[np.float64]) -> NDArray[Any]:
     """Return patches (B, M, M), translated to the right and down by fractions of a pixel (B, 2), bilinearly: (B, M + 1, M + 1)."""
     count, side, _ = patches.shape
-    x, y = fraction[:, 0, None, None], fraction[:, 1, None, None]
+    # Taken from one in double precision: a small share keeps its digits.
+    (x, y), (rest_x, rest_y) = (share.T[:, :, None, None].astype(patches.real.dtype) for share in (fraction, 1 - fraction))
     wide = np.zeros((count, side, side + 1), patches.dtype)
-    wide[:, :, :-1] = patches * (1 - x)
+    wide[:, :, :-1] = patches * rest_x
     wide[:, :, 1:] += patches * x
     tall = np.zeros((count, side + 1, side + 1), patches.dtype)
-    tall[:, :-1] = wide * (1 - y)
+    tall[:, :-1] = wide * rest_y
     tall[:, 1:] += wide * y
     return tall
 

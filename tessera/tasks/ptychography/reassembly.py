@@ -6,7 +6,7 @@ and are held to it by tests. Servers use `canvas.Canvas`, which takes patches as
 The semantics, with patches (B, N, N), offsets (B, 2) as (x, y) = (column, row) in pixels, and a crop of M pixels:
 
 1. crop the central [N/2 - M/2, N/2 + M/2) of every patch;
-2. adj = offsets - mean(offsets), to a millionth of a pixel (`patches.STEP`);
+2. adj = offsets - mean(offsets), without the rounding of the mean (`patches.STEP`);
 3. pad = ceil(max |adj|), rounded up to even; the canvas has S = M + 2 pad pixels a side;
 4. translate every patch, padded with zeros, by +adj: bilinear, real and imaginary part alike;
 5. divide their weighted sum by 1e-9 + the sum of the weights, translated in the same way.

@@ -75,8 +75,7 @@ def _padding(adjusted: Tensor) -> int:
 def _scattered(patches: Tensor, corners: Tensor, side: int) -> Tensor:
     """Return the sums (..., side, side) of patches (..., B, M, M) whose upper left pixels lie at corners (..., B, 2), as (x, y)."""
     whole = corners.detach().floor()
-    fraction = (corners - whole).to(patches.real.dtype)
-    values = _translated(patches, fraction[..., 0], fraction[..., 1])
+    values = _translated(patches, corners - whole)
     reach = torch.arange(values.shape[-1], device=patches.device)
     columns, rows = (whole[..., axis, None].long() + reach for axis in (0, 1))
     inside = _inside(rows, side)[..., :, None] & _inside(columns, side)[..., None, :]
@@ -86,11 +85,13 @@ def _scattered(patches: Tensor, corners: Tensor, side: int) -> Tensor:
     return flat.index_add(0, places.flatten(), (values * inside).flatten()).reshape(*patches.shape[:-3], side, side)
 
 
-def _translated(patches: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Return patches (..., M, M), translated right and down by fractions of a pixel (...), bilinearly: (..., M + 1, M + 1)."""
-    x, y = x[..., None, None], y[..., None, None]
-    wide = pad(patches * (1 - x), (0, 1)) + pad(patches * x, (1, 0))
-    return pad(wide * (1 - y), (0, 0, 0, 1)) + pad(wide * y, (0, 0, 1, 0))
+def _translated(patches: Tensor, fraction: Tensor) -> Tensor:
+    """Return patches (..., M, M), translated right and down by fractions of a pixel (..., 2), bilinearly: (..., M + 1, M + 1)."""
+    # Taken from one in double precision: a small share keeps its digits.
+    shares = torch.stack([fraction, 1 - fraction]).to(patches.real.dtype)[..., None, None]
+    (x, y), (rest_x, rest_y) = (share.unbind(-3) for share in shares)
+    wide = pad(patches * rest_x, (0, 1)) + pad(patches * x, (1, 0))
+    return pad(wide * rest_y, (0, 0, 0, 1)) + pad(wide * y, (0, 0, 1, 0))
 
 
 def _inside(places: Tensor, side: int) -> Tensor:

@@ -57,7 +57,7 @@ def _scattered(channels: tf.Tensor, corners: tf.Tensor, side: int) -> tf.Tensor:
     """Return the sums (..., side, side, channels) of pictures (..., B, M, M, channels) with upper left pixels at corners (..., B, 2)."""
     leading, (crop, depth) = channels.shape[:-4], channels.shape[-2:]
     whole = tf.floor(corners)
-    fraction = tf.cast(corners - whole, channels.dtype)
+    fraction = corners - whole
     steps = tf.range(crop, dtype=tf.int64)
     columns, rows = (tf.cast(whole[..., axis, None], tf.int64) + steps for axis in (0, 1))
     groups = tf.reshape(tf.range(leading.num_elements(), dtype=tf.int64), (*leading, 1, 1, 1))
@@ -65,7 +65,7 @@ def _scattered(channels: tf.Tensor, corners: tf.Tensor, side: int) -> tf.Tensor:
     for right in (0, 1):
         for down in (0, 1):
             x, y = (fraction[..., axis, None, None, None] for axis in (0, 1))
-            share = (x if right else 1 - x) * (y if down else 1 - y)
+            share = tf.cast((x if right else 1 - x) * (y if down else 1 - y), channels.dtype)
             row, column = (rows + down)[..., :, None], (columns + right)[..., None, :]
             inside = (row >= 0) & (row < side) & (column >= 0) & (column < side)
             places = tf.boolean_mask((groups * side + row) * side + column, inside)
