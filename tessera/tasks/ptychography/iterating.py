@@ -143,8 +143,19 @@ async def measure(estimate: Estimate, frames: Frames, step: Step, batch: int) ->
     return await _go_over(estimate, np.arange(len(estimate.corners)), frames, step, batch=batch, lengths=(0.0, 0.0, 0.0))
 
 
-def iterate_here(estimate: Estimate, amplitudes: NDArray[np.float32], compute: Callable[[Arrays], Arrays], options: Options) -> list[float]:
-    """Improve an estimate in place with frames in memory (M, N, N) and a step in this process; return the errors that `iterate` yields."""
+def iterate_here(
+    estimate: Estimate,
+    amplitudes: NDArray[np.float32],
+    compute: Callable[[Arrays], Arrays],
+    options: Options,
+    *,
+    told: Callable[[float], None] = lambda error: None,
+) -> list[float]:
+    """Improve an estimate in place with frames in memory (M, N, N) and a step in this process.
+
+    Returns:
+        The Fourier errors that `iterate` yields; `told` hears of each at once.
+    """
 
     async def frames(indices: NDArray[np.int64]) -> NDArray[np.float32]:
         return amplitudes[indices]
@@ -152,10 +163,12 @@ def iterate_here(estimate: Estimate, amplitudes: NDArray[np.float32], compute: C
     async def step(inputs: Arrays) -> Arrays:
         return compute(inputs)
 
-    async def collect() -> list[float]:
-        return [error async for error in iterate(estimate, frames, step, options)]
+    async def run() -> list[float]:
+        async for error in iterate(estimate, frames, step, options):
+            told(error)
+        return estimate.errors
 
-    return asyncio.run(collect())
+    return asyncio.run(run())
 
 
 async def _go_over(

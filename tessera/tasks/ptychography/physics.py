@@ -73,6 +73,22 @@ def fourier_error(
     return error_of(residual, power)
 
 
+def illumination(probe: NDArray[np.complexfloating], corners: NDArray[np.floating], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return how much light fell on each pixel of an object of a shape (rows, columns): the sum of |probe|^2, to the nearest pixel.
+
+    Args:
+        probe: (modes, N, N).
+        corners: (M, 2), (x, y) of the patches' upper left pixels in the object; every patch lies inside.
+        shape: Of the object.
+    """
+    size = probe.shape[-1]
+    light = (np.abs(probe) ** 2).sum(axis=0)
+    total = np.zeros(shape, np.float32)
+    for left, top in np.rint(corners).astype(int):
+        total[top : top + size, left : left + size] += light
+    return total
+
+
 def error_of(residual: float, power: float) -> float:
     """Return the Fourier error of a scan from the sums of its frames; InvalidArgumentError if there is no count in any of them."""
     if power <= 0:

@@ -9,10 +9,12 @@ from tessera.errors import InvalidArgumentError
 from trainers.families.ptycho.architectures import PatchNetwork
 from trainers.families.ptycho.config import NetworkConfig, PtychoHyperparameters
 from trainers.families.ptycho.data import Frames, load, scaled_probe
+from trainers.families.ptycho.engines.config import EngineConfig
+from trainers.families.ptycho.engines.subject import EngineSubject
 from trainers.families.ptycho.evaluate import evaluate
 from trainers.families.ptycho.export import export
 from trainers.families.ptycho.physics import data_loss, intensities, to_complex
-from trainers.family import Export, Tensors, Training
+from trainers.family import Export, Subject, Tensors, Training
 from trainers.progress import Report
 
 
@@ -79,6 +81,8 @@ class PatchTraining(Training):
         return export(network, self.validation, self._config)
 
 
-def prepare(inputs: Mapping[str, Path], config: NetworkConfig, hyperparameters: PtychoHyperparameters) -> PatchTraining:
+def prepare(inputs: Mapping[str, Path], config: NetworkConfig | EngineConfig, hyperparameters: PtychoHyperparameters) -> Subject:
     """Read the scans of a job; InvalidArgumentError if they are not fit for it."""
+    if isinstance(config, EngineConfig):
+        return EngineSubject(inputs, config, hyperparameters)
     return PatchTraining(inputs, config, hyperparameters)
