@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera.errors import InvalidArgumentError
+from tessera.tasks.ptychography.centring import check_centred
+from tessera.tasks.ptychography.orientation import check_axes
 from tessera.tasks.ptychography.scan import Scan
 from tessera.tensors import Array
 
@@ -158,13 +160,47 @@ def check_probe(probe: NDArray[np.complexfloating], size: int, field: str = "sca
         raise InvalidArgumentError("the probe is 0 everywhere", field=field)
 
 
-def check_scan(scan: Scan, field: str = "scan") -> None:
-    """Check a scan in memory; InvalidArgumentError says what is wrong with it."""
+def check_scan(scan: Scan, field: str = "scan", *, trust_positions: bool = False) -> None:
+    """Check a scan in memory in every way there is.
+
+    Args:
+        scan: The scan.
+        field: Path of the request field, for errors.
+        trust_positions: Do not ask whether the frames fit the positions better with swapped or mirrored axes.
+
+    Raises:
+        InvalidArgumentError: It cannot be reconstructed as it is; the message says what is wrong and what would be right.
+    """
     check_shapes(scan.amplitudes.shape, scan.positions.shape, field)
     check_positions(scan.positions, scan.size, field)
     check_frames(scan.amplitudes, f"{field}.amplitudes")
+    check_amplitudes_not_counts(scan.amplitudes, f"{field}.amplitudes")
+    check_centred(scan.amplitudes, f"{field}.amplitudes")
+    if scan.truth is not None:
+        check_truth(scan.truth, scan.positions, field)
     if scan.probe is not None:
         check_probe(scan.probe, scan.size, field)
+        if not trust_positions:
+            check_axes(scan.amplitudes, scan.positions, scan.probe, field)
+
+
+def check_truth(truth: NDArray[np.complexfloating], positions: NDArray[np.floating], field: str = "scan") -> None:
+    """Check the object (rows, columns) of a scan of which it is known.
+
+    Raises:
+        InvalidArgumentError: NaN or infinity, or positions (pixels of it) outside of it.
+    """
+    if not np.isfinite(truth).all():
+        raise InvalidArgumentError("there is NaN or infinity in the object", field=f"{field}.truth")
+    rows, columns = truth.shape
+    outside = np.flatnonzero(((positions < 0) | (positions > (columns - 1, rows - 1))).any(axis=1))
+    if outside.size:
+        x, y = positions[outside[0]]
+        message = (
+            f"position {int(outside[0])} ({x:g}, {y:g}) lies outside of the object, which has {columns} columns and {rows} rows, as do "
+            f"{outside.size} of {len(positions)}; positions are (x, y) in pixels of the object, from its upper left one"
+        )
+        raise InvalidArgumentError(message, field=f"{field}.positions")
 
 
 def neighbour_distance(positions: NDArray[np.floating]) -> float:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tessera.errors import InvalidArgumentError
-from tessera.tasks.ptychography.files.archives import unpack_bzip2
-from tessera.tasks.ptychography.files.npz import read_npz
+from tessera.tasks.ptychography.files.archives import NpzReader, unpack_bzip2
+from tessera.tasks.ptychography.files.hdf5 import Hdf5Reader
+from tessera.tasks.ptychography.files.layouts import read_layout
 from tessera.tasks.ptychography.files.stored import ScanReader, read_shape, write_scan
 from tessera.tasks.ptychography.scan import Scan
 from tessera.tasks.ptychography.validation import check_scan
@@ -22,13 +23,14 @@ MAX_BYTES = 16 << 30
 _LONGEST_MAGIC = 16
 
 
-def read_scan(path: Path, *, field: str = "scan", max_bytes: int = MAX_BYTES) -> Scan:
+def read_scan(path: Path, *, field: str = "scan", max_bytes: int = MAX_BYTES, trust_positions: bool = False) -> Scan:
     """Return the scan of a file, checked.
 
     Args:
         path: Of our own form (`write_scan`), `.npz` or HDF5, each also compressed by bzip2; the guide to ptychography lists the layouts.
         field: Path of the request field that named it, for errors.
         max_bytes: Most that the file may hold, unpacked: a small file can claim to be huge.
+        trust_positions: Do not ask whether the frames fit the positions better with swapped or mirrored axes.
 
     Returns:
         The scan in the form of the task, whatever the file's layout.
@@ -46,11 +48,11 @@ def read_scan(path: Path, *, field: str = "scan", max_bytes: int = MAX_BYTES) ->
         with tempfile.TemporaryDirectory() as folder:
             unpacked = Path(folder) / "scan"
             unpack_bzip2(path, unpacked, max_bytes, field)
-            return read_scan(unpacked, field=field, max_bytes=max_bytes)
+            return read_scan(unpacked, field=field, max_bytes=max_bytes, trust_positions=trust_positions)
     for begins, read in _READERS:
         if begins(magic):
             scan = read(path, field, max_bytes)
-            check_scan(scan, field)
+            check_scan(scan, field, trust_positions=trust_positions)
             return scan
     raise InvalidArgumentError("this is no scan: neither .npz, HDF5 (.h5, .cxi) nor safetensors, nor one of them in .bz2", field=field)
 
@@ -61,7 +63,20 @@ def _read_stored(path: Path, field: str, max_bytes: int) -> Scan:
         return Scan(reader.amplitudes(0, reader.frames), reader.positions, reader.probe, reader.truth)
 
 
+def _read_npz(path: Path, field: str, max_bytes: int) -> Scan:
+    """Return the scan of an .npz file."""
+    with NpzReader(path, field, max_bytes) as file:
+        return read_layout(file, field)
+
+
+def _read_hdf5(path: Path, field: str, max_bytes: int) -> Scan:
+    """Return the scan of an HDF5 file."""
+    with Hdf5Reader(path, field, max_bytes) as file:
+        return read_layout(file, field)
+
+
 _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[Path, str, int], Scan]], ...] = (
-    (lambda magic: magic.startswith(b"PK"), read_npz),
+    (lambda magic: magic.startswith(b"PK"), _read_npz),
+    (lambda magic: magic.startswith(b"\x89HDF\r\n\x1a\n"), _read_hdf5),
     (lambda magic: magic[8:9] == b"{", _read_stored),
 )

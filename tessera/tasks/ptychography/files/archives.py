@@ -4,7 +4,7 @@ import bz2
 import math
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -78,10 +78,6 @@ class NpzReader:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._zip.close()
-
-    def find(self, names: Collection[str]) -> str | None:
-        """Return the first of some names that the file has."""
-        return next((name for name in names if name in self.shapes), None)
 
     def read(self, name: str) -> NDArray[Any]:
         """Return an array.
