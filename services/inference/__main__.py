@@ -9,9 +9,12 @@ from services.inference.memory import MemoryBudget
 from services.inference.open_inference.servicer import TASK as TENSORS
 from services.inference.open_inference.servicer import open_inference_service
 from services.inference.pool import Pool
+from services.inference.ptychography.servicer import ptychography_service
+from services.inference.ptychography.task import TASK as PTYCHOGRAPHY
+from services.inference.ptychography.wiring import build_workshop
 from services.inference.puzzle import TASK as PUZZLE_CELLS
 from services.inference.puzzle import PuzzleServicer
-from services.inference.queued.wiring import build_queued
+from services.inference.queued.wiring import QueuedInference, build_queued
 from services.inference.rollouts.rollouts import Rollouts
 from services.inference.routing import Router
 from services.inference.runtimes import Runtimes
@@ -39,7 +42,7 @@ def build_pool(settings: InferenceSettings, registry: RegistryClient) -> Pool:
     loader = Loader(
         registry,
         cache_dir,
-        [PUZZLE_CELLS, TENSORS],
+        [PUZZLE_CELLS, PTYCHOGRAPHY, TENSORS],
         Runtimes(settings),
         memory,
         timeout_s=settings.load_timeout_s,
@@ -50,14 +53,26 @@ def build_pool(settings: InferenceSettings, registry: RegistryClient) -> Pool:
     return Pool(Catalogue(registry, limits, Rollouts(registry)), loader, leases, memory, max_on_demand=settings.max_on_demand)
 
 
-def build_services(pool: Pool, watchers: tuple[Watcher, ...] = ()) -> list[Service]:
-    """Return the gRPC services over a pool; the watchers are told of every call."""
+def build_services(
+    settings: InferenceSettings, registry: RegistryClient, pool: Pool, queued: QueuedInference, watchers: tuple[Watcher, ...] = ()
+) -> list[Service]:
+    """Return the gRPC services over a pool.
+
+    Args:
+        settings: Of the server.
+        registry: Where scans are.
+        pool: Where models are.
+        queued: Queued inference.
+        watchers: Are told of every call.
+    """
     puzzle, serving = puzzle_pb2.DESCRIPTOR.services_by_name, serving_pb2.DESCRIPTOR.services_by_name
     router = Router(pool, watchers)
     return [
         Service(add_PuzzleServiceServicer_to_server, PuzzleServicer(router), puzzle["PuzzleService"], {"ClassifyCell": Role.READER}),
         Service(add_ServingServiceServicer_to_server, ServingServicer(pool), serving["ServingService"], {"ListServed": Role.READER}),
         open_inference_service(router, pool),
+        ptychography_service(build_workshop(settings, registry, router, pool.limits), queued.desk),
+        queued.service(),
     ]
 
 
@@ -68,9 +83,8 @@ async def run(settings: InferenceSettings) -> None:
         pool = build_pool(settings, registry)
         samplers = (Sampler(registry, settings.sampling),) if settings.sampling.ratio else ()
         queued = build_queued(settings, registry, Router(pool, samplers), pool.limits)
-        await serve(
-            settings, services=[*build_services(pool, samplers), queued.service()], components=[*samplers, pool, *queued.components]
-        )
+        services = build_services(settings, registry, pool, queued, samplers)
+        await serve(settings, services=services, components=[*samplers, pool, *queued.components])
 
 
 def main() -> None:

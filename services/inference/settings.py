@@ -45,6 +45,18 @@ class SamplingSettings(BaseModel):
     bytes_per_hour: Count = Field(256 << 20, description="Most bytes of samples that this server keeps of an hour.")
 
 
+class ReconstructionSettings(BaseModel):
+    """Limits of ptychographic reconstructions that are waited for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at_once: Count = Field(4, description="Reconstructions at the same time; more are refused.")
+    max_scan_bytes: Count = Field(
+        8 << 30, description="Most bytes of the frames of a stream, as FP32; they lie on the disk of the cache directory."
+    )
+    idle_s: Seconds = Field(300.0, description="A stream that brings no frames for this long, and does not end, is broken off.")
+
+
 class InferenceSettings(ServerSettings):
     """Settings of the inference service, which answers with the versions that the registry's aliases name."""
 
@@ -92,6 +104,7 @@ class InferenceSettings(ServerSettings):
     queue_reconcile_s: Seconds = Field(1.0, description="Time between two looks at what is still to be done, in seconds.")
     queue_keep_s: Seconds = Field(7 * 24 * 3600.0, description="Queued requests that ended longer ago are forgotten, in seconds.")
     sampling: SamplingSettings = Field(default_factory=SamplingSettings, description="Samples of requests.")
+    reconstruction: ReconstructionSettings = Field(default_factory=ReconstructionSettings, description="Ptychographic reconstructions.")
     memory_bytes: Annotated[int, Field(ge=0)] = Field(
         default_factory=_default_memory_bytes,
         description="Most memory that all loaded versions may take up together; by default four fifths of the container's limit, or of the "

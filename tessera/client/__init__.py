@@ -7,8 +7,9 @@ async with Client() as client:
 
 from tessera.client.client import Client
 from tessera.client.inference import InferenceClient
+from tessera.client.ptychography import PtychographyClient
 from tessera.client.queued import QueuedInferenceClient
 from tessera.client.registry import RegistryClient
 from tessera.client.trainer import TrainerClient
 
-__all__ = ["Client", "InferenceClient", "QueuedInferenceClient", "RegistryClient", "TrainerClient"]
+__all__ = ["Client", "InferenceClient", "PtychographyClient", "QueuedInferenceClient", "RegistryClient", "TrainerClient"]

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Self
 
 from tessera.client.inference import InferenceClient
+from tessera.client.ptychography import PtychographyClient
 from tessera.client.queued import QueuedInferenceClient
 from tessera.client.registry import RegistryClient
 from tessera.client.trainer import TrainerClient
@@ -45,6 +46,7 @@ class Client:
         self.registry = RegistryClient(registry, self._settings.timeout_s)
         self.trainer = TrainerClient(trainer, self._settings.timeout_s)
         self.inference = InferenceClient(inference, self._settings.timeout_s)
+        self.ptychography = PtychographyClient(inference, self._settings.max_message_bytes)
         self.queued = QueuedInferenceClient(inference, self.registry, self._settings.timeout_s)
         return self
 

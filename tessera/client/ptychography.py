@@ -1,6 +1,8 @@
 """Ptychography: scans go in, while they are recorded or from a file, progress, previews and at last the object come out."""
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,8 +12,10 @@ from tessera.api.inference.v1 import ptychography_pb2 as pb
 from tessera.api.inference.v1.ptychography_pb2_grpc import PtychographyServiceStub
 from tessera.blob_files import BlobRef
 from tessera.client.calls import selector
-from tessera.client.wishes import Priority
+from tessera.client.conversation import converse
+from tessera.client.wishes import Priority, metadata
 from tessera.tensors import Array, to_proto
+from tessera.times import to_duration
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +25,10 @@ if TYPE_CHECKING:
 
 PREVIEW_S = 2.0
 """Least time between two previews, seconds."""
+MOST_FRAMES = 4096
+"""Of one message."""
+MESSAGE_OVERHEAD = 4096
+"""Bytes of a message that are no frames, at the most."""
 
 
 class Frames(NamedTuple):
@@ -151,5 +159,63 @@ class PtychographyClient:
             ResourceExhaustedError: More than the server takes, or it is busy.
             DeadlineExceededError: It took longer than `timeout_s`, or the scan stood still for longer than the server waits.
         """
-        raise NotImplementedError
-        yield
+        start = pb.ReconstructionStart(plan=plan, preview_interval=to_duration(preview_interval_s))
+        pieces: AsyncIterator[Frames] = _nothing()
+        if isinstance(frames, BlobRef):
+            start.scan.sha256, start.scan.size_bytes = frames.sha256, frames.size_bytes
+        else:
+            pieces = frames.__aiter__() if isinstance(frames, AsyncIterable) else _one_by_one(frames)
+        requests = self._requests(start, pieces)
+        wishes = metadata(runtime, priority, sticky_key)
+        parts: dict[str, _Tensor] = {}
+        async with aclosing(converse(self.stub.Reconstruct, requests, timeout_s=timeout_s, metadata=wishes)) as answers:
+            async for answer in answers:
+                match answer.WhichOneof("message"):
+                    case "progress":
+                        yield answer.progress
+                    case "preview":
+                        yield answer.preview
+                    case "part":
+                        parts.setdefault(answer.part.name, _Tensor(tuple(answer.part.shape))).add(answer.part.data)
+                    case "result":
+                        yield Reconstruction({name: part.array() for name, part in parts.items()}, answer.result)
+
+    async def _requests(self, start: pb.ReconstructionStart, pieces: AsyncIterator[Frames]) -> AsyncIterator[pb.ReconstructRequest]:
+        yield pb.ReconstructRequest(start=start)
+        async for frames in pieces:
+            each = frames.patterns[0].nbytes + frames.positions[0].nbytes if len(frames.patterns) else 1
+            most = max(1, min(MOST_FRAMES, (self._max_message_bytes - MESSAGE_OVERHEAD) // each))
+            for first in range(0, len(frames.patterns), most):
+                yield await asyncio.to_thread(_message, frames, slice(first, first + most))
+
+
+class _Tensor:
+    """A tensor of the result, of which the parts come one after the other."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        self._parts: list[bytes] = []
+
+    def add(self, data: bytes) -> None:
+        self._parts.append(data)
+
+    def array(self) -> "NDArray[np.float32]":
+        import numpy as np
+
+        return np.frombuffer(b"".join(self._parts), "<f4").astype(np.float32).reshape(self._shape)
+
+
+def _message(frames: Frames, part: slice) -> pb.ReconstructRequest:
+    message = pb.ReconstructionFrames(positions=to_proto(frames.positions[part]))
+    (message.counts if frames.counts else message.amplitudes).CopyFrom(to_proto(frames.patterns[part]))
+    return pb.ReconstructRequest(frames=message)
+
+
+async def _one_by_one(pieces: Iterable[Frames]) -> AsyncIterator[Frames]:
+    for piece in pieces:
+        yield piece
+
+
+async def _nothing() -> AsyncIterator[Frames]:
+    return
+    yield

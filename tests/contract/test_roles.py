@@ -1,9 +1,11 @@
 """Who may call what: every method of every service with its least role. A change here is a change of the security model."""
 
 from typing import Any, cast
+from unittest.mock import Mock
 
 from services.inference.__main__ import build_services
 from services.inference.queued.wiring import QueuedInference
+from services.inference.settings import InferenceSettings
 from services.registry.servicer import registry_service
 from services.trainer.servicer import TRAINER_ROLES, WORKER_ROLES
 from tessera.rpc.auth import Role
@@ -48,7 +50,8 @@ def test_what_workers_call() -> None:
 
 
 def test_inference() -> None:
-    roles = {service.descriptor.name: by_role(service.roles) for service in build_services(cast("Any", None))}
+    services = build_services(InferenceSettings(), cast("Any", None), Mock(), QueuedInference())
+    roles = {service.descriptor.name: by_role(service.roles) for service in services}
     assert roles == {
         "PuzzleService": {"READER": {"ClassifyCell"}, "PUBLISHER": set(), "OPERATOR": set()},
         "ServingService": {"READER": {"ListServed"}, "PUBLISHER": set(), "OPERATOR": set()},
@@ -60,12 +63,10 @@ def test_inference() -> None:
             "PUBLISHER": set(),
             "OPERATOR": {"RepositoryModelLoad", "RepositoryModelUnload"},
         },
-    }
-
-
-def test_queued_inference() -> None:
-    assert by_role(QueuedInference().service().roles) == {
-        "READER": {"SubmitInference", "GetInference", "ListInferences", "WatchInference", "GetResult", "CancelInference"},
-        "PUBLISHER": set(),
-        "OPERATOR": set(),
+        "PtychographyService": {"READER": {"Reconstruct", "SubmitReconstruction"}, "PUBLISHER": set(), "OPERATOR": set()},
+        "QueuedInferenceService": {
+            "READER": {"SubmitInference", "GetInference", "ListInferences", "WatchInference", "GetResult", "CancelInference"},
+            "PUBLISHER": set(),
+            "OPERATOR": set(),
+        },
     }

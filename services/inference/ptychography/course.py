@@ -12,10 +12,11 @@ from services.inference.ptychography.refining import coverage, measure, refine
 from services.inference.ptychography.result import Result
 from services.inference.ptychography.source import Source
 from services.inference.ptychography.stitching import Stitcher
-from tessera.errors import InvalidArgumentError, ResourceExhaustedError
-from tessera.tasks.ptychography.canvas import MAX_SIDE, Canvas
+from tessera.errors import InvalidArgumentError
+from tessera.tasks.ptychography.canvas import Canvas
 from tessera.tasks.ptychography.iterating import Estimate
 from tessera.tasks.ptychography.normalisation import FRAMES
+from tessera.tasks.ptychography.patches import check_side
 from tessera.tasks.ptychography.reassembly import probe_weights
 from tessera.tasks.ptychography.validation import check_probe
 
@@ -86,7 +87,7 @@ class Course:
     async def _gather(self) -> None:
         """Wait for all frames that no network has waited for."""
         while (frames := await self._source.wait(self._frames)) > self._frames:
-            _check_extent(self._source.positions(0, frames), self._source.size)
+            check_side(float(np.ptp(self._source.positions(0, frames), axis=0).max()) + self._source.size)
             self._frames = frames
             await self._listener.progressed(Progress(frames), _nothing)
 
@@ -138,13 +139,6 @@ def _probe(plan: Plan, source: Source, network: Model | None) -> NDArray[np.comp
             check_probe(probe, source.size, field)
             return probe
     return None
-
-
-def _check_extent(positions: NDArray[np.float64], size: int) -> None:
-    """Raise ResourceExhaustedError if the object under these positions (k, 2) is larger than a canvas may be."""
-    side = float(np.ptp(positions, axis=0).max()) + size
-    if side > MAX_SIDE:
-        raise ResourceExhaustedError(f"the object has {side:.6g} pixels a side; at most {MAX_SIDE} are possible", field="frames.positions")
 
 
 def _nothing() -> NDArray[np.complex64]:

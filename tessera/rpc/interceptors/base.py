@@ -91,10 +91,10 @@ def wrap(handler: Handler, around: Callable[[Call], Call]) -> Handler:
 async def _write_all(generate: Callable[[Any, Context], AsyncGenerator[Any, None]], request: Any, context: Context) -> None:
     async with aclosing(generate(request, context)) as responses:
         async for response in responses:
-            await _see_through(context.write(response))
+            await see_through(context.write(response))
 
 
-async def _see_through(write: Coroutine[Any, Any, None]) -> None:
+async def see_through(write: Coroutine[Any, Any, None]) -> None:
     """Send a message to its end even if the call is cancelled: until then gRPC could not take the status that tells the caller why."""
     sending = asyncio.ensure_future(write)
     try:
