@@ -97,6 +97,7 @@ class ServerSettings(ProcessSettings):
     allow_insecure: bool = Field(False, description="Serve other machines without tokens, or tokens without TLS.")
     max_message_bytes: int = Field(DEFAULT_MESSAGE_BYTES, ge=1024, description="Largest message sent or taken, in bytes.")
     default_timeout_s: Seconds = Field(60.0, description="Deadline of unary calls that bring none, in seconds.")
+    stall_s: Seconds = Field(300.0, description="Seconds that a client may leave a stream unread while there is more to send to it.")
     drain_s: float = Field(0.0, ge=0, description="Seconds between NOT_SERVING and refusing calls, for load balancers to notice.")
 
     @model_validator(mode="after")

@@ -80,7 +80,8 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Listen. Raises FailedPreconditionError if the address cannot be bound."""
-        self._server = CoreServer(self._interceptors, server_options(self._settings.max_message_bytes))
+        options = server_options(self._settings.max_message_bytes)
+        self._server = CoreServer(self._interceptors, options, stall_s=self._settings.stall_s)
         for service in self._services:
             service.add_to_server(service.servicer, self._server)
         await self._publish(False, after=None)

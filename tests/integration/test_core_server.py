@@ -11,6 +11,7 @@ from grpc import StatusCode
 
 from tessera.errors import InvalidArgumentError
 from tessera.rpc.core.server import CoreServer
+from tessera.settings import ServerSettings
 from tests.fixtures.echo import KINDS, NAME, Echo, call, serving
 
 UNARY = f"/{NAME}/Unary"
@@ -132,6 +133,31 @@ async def test_a_stream_waits_for_a_reader_that_is_slow() -> None:
         assert 0 < written < chunks, "the server ran ahead of a reader that reads nothing"
         assert len([answer async for answer in answers]) == chunks + 1
         assert written == chunks
+
+
+async def test_a_reader_that_stands_still_is_cut_off_and_other_calls_go_on() -> None:
+    ended = asyncio.Event()
+
+    async def action(request: bytes, context: Any) -> bytes:
+        if request == b"flood":
+            try:
+                while True:
+                    await context.write(bytes(1 << 20))
+            finally:
+                ended.set()
+        return request
+
+    async with serving(action, ServerSettings(stall_s=0.3)) as address, grpc.aio.insecure_channel(address) as channel:
+        for kind in ("stream_stream", "unary_stream"):
+            answers = getattr(channel, kind)(f"/{NAME}/{'Chat' if kind == 'stream_stream' else 'Spread'}")
+            reading = answers() if kind == "stream_stream" else answers(b"flood")
+            if kind == "stream_stream":
+                await reading.write(b"flood")
+            async with asyncio.timeout(30):
+                await ended.wait()
+            ended.clear()
+            assert await call(channel, "Unary") == [b"ping"]
+            reading.cancel()
 
 
 async def test_a_refused_stream_of_requests_tells_why_however_early_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,14 +28,15 @@ class Call:
     Args:
         event: With which the core announced it.
         post: To come back to the event loop from the core's thread.
+        stall_s: A client that reads nothing of a stream for so long is cut off, seconds.
     """
 
     __slots__ = (
-        *("_call", "_code", "_deadline", "_details", "_head_sent", "_heard", "_metadata", "_post", "_trailing"),
+        *("_call", "_code", "_deadline", "_details", "_head_sent", "_heard", "_metadata", "_post", "_stall_s", "_trailing"),
         *("cancelled", "handler", "message", "path", "task"),
     )
 
-    def __init__(self, event: Any, post: Post) -> None:
+    def __init__(self, event: Any, post: Post, stall_s: float) -> None:
         self.path: str = event.call_details.method.decode(errors="replace")
         self.handler: Any = None
         self.message: bytes | None = None
@@ -45,6 +46,7 @@ class Call:
         self._deadline: float = event.call_details.deadline
         self._metadata: Metadata = event.invocation_metadata
         self._post = post
+        self._stall_s = stall_s
         self._head_sent = False
         self._heard = False
         self._code = grpc.StatusCode.OK
@@ -71,8 +73,12 @@ class Call:
     async def write(self, response: Any) -> None:
         """Send one message of a stream; returns when the core takes the next one."""
         message = self._serialized(response)
-        if not await self._batch(lambda event: event.success, *self._head(), cygrpc.SendMessageOperation(message, _NO_FLAGS)):
-            raise asyncio.CancelledError("the client is gone")
+        stalled = asyncio.get_running_loop().call_later(self._stall_s, self._cut_off)
+        try:
+            if not await self._batch(lambda event: event.success, *self._head(), cygrpc.SendMessageOperation(message, _NO_FLAGS)):
+                raise asyncio.CancelledError("the client is gone")
+        finally:
+            stalled.cancel()
 
     async def requests(self) -> AsyncIterator[Any]:
         """Yield the messages of a stream of requests."""
@@ -119,6 +125,10 @@ class Call:
         """End the call with this status. Any thread."""
         self._code, self._details = code, details
         self.finish()
+
+    def _cut_off(self) -> None:
+        """End the call for a client that reads nothing; what is being sent to it fails."""
+        self._call.cancel(grpc.StatusCode.CANCELLED.value[0], f"nothing was read for {self._stall_s:g} s")
 
     def _head(self) -> tuple[Any, ...]:
         """Return the operation that begins an answer, once."""

@@ -20,6 +20,10 @@ _AWAITED_CALLS = 32
 """Calls that the core may announce before we have looked at the first."""
 
 
+STALL_S = 300.0
+"""A message of a stream that a client does not read holds memory, and whoever sends it."""
+
+
 class _Details(NamedTuple):
     method: str
     invocation_metadata: Metadata
@@ -35,10 +39,14 @@ class CoreServer:
         interceptors: Outermost first; each returns a handler whose function is a coroutine that takes a request (or an iterator of
             requests) and the context, and that returns the answer or writes a stream of answers.
         options: Channel arguments.
+        stall_s: A client that reads nothing of a stream for so long is cut off, seconds.
     """
 
-    def __init__(self, interceptors: Sequence[grpc.aio.ServerInterceptor], options: Sequence[tuple[str, int | str]]) -> None:
+    def __init__(
+        self, interceptors: Sequence[grpc.aio.ServerInterceptor], options: Sequence[tuple[str, int | str]], *, stall_s: float = STALL_S
+    ) -> None:
         self._interceptors = interceptors
+        self._stall_s = stall_s
         self._added: dict[str, Any] = {}
         self._handlers: dict[str, Any] = {}
         self._queue = cygrpc.CompletionQueue()
@@ -126,7 +134,7 @@ class CoreServer:
             return
         with suppress(ValueError):  # the server has begun to shut down; this call is served all the same
             self._await_call()
-        call = Call(event, self._post)
+        call = Call(event, self._post, self._stall_s)
         call.watch(self._on_cancel)
         handler = call.handler = self._handlers.get(call.path)
         if handler is None:
