@@ -14,11 +14,12 @@ from tessera.tasks.ptychography.patches import (
     check_weights,
     cropped_weights,
     divide,
+    empty_sums,
     scatter,
     snapped,
 )
 
-_PIXELS_AT_ONCE = 1 << 16  # of patches that are translated together: bounds the memory of a call, and stays within a CPU's cache
+_PIXELS_AT_ONCE = 1 << 16  # of patches that are translated together: bounds the memory of a call
 _SLACK = 4  # a canvas that grows takes a fraction of its side more than it needs, so that it seldom grows
 
 
@@ -51,9 +52,8 @@ class Canvas:
         self._pixel_weights = cropped_weights(weights, size, crop, np.complex64)
         self._first = np.full(2, np.inf)  # (x, y) of the upper left pixel that patches cover
         self._last = np.full(2, -np.inf)  # one beyond the lower right one
-        self._origin = np.zeros(2)  # (x, y) of the arrays' pixel [0, 0]
-        self._total = np.zeros((0, 0), np.complex64)
-        self._weight = np.zeros((0, 0), np.float32)
+        self._origin = np.zeros(2)  # (x, y) of the sums' pixel [0, 0]
+        self._sums = empty_sums(0, 0, np.float32)
 
     def add(self, patches: NDArray[np.complexfloating], positions: NDArray[np.floating]) -> None:
         """Put patches on the canvas.
@@ -78,8 +78,7 @@ class Canvas:
         at_once = max(1, _PIXELS_AT_ONCE // self._crop**2)
         for start in range(0, len(patches), at_once):
             chunk = slice(start, start + at_once)
-            cropped = central(patches[chunk], self._crop).astype(np.complex64, copy=False)
-            scatter(self._total, self._weight, cropped, self._pixel_weights, corners[chunk] - self._origin)
+            scatter(self._sums, central(patches[chunk], self._crop), self._pixel_weights, corners[chunk] - self._origin)
 
     def object(self) -> NDArray[np.complex64]:
         """Return the object as it stands, complex64 (rows, columns), zero where no patch lies; a copy.
@@ -87,7 +86,7 @@ class Canvas:
         Raises:
             FailedPreconditionError: No patch has come.
         """
-        return divide(self._total[self._covered], self.weight).astype(np.complex64, copy=False)
+        return divide(self._sums[self._covered]).astype(np.complex64, copy=False)
 
     @property
     def weight(self) -> NDArray[np.float32]:
@@ -96,7 +95,7 @@ class Canvas:
         Raises:
             FailedPreconditionError: No patch has come.
         """
-        return self._weight[self._covered]
+        return self._sums[self._covered][..., 2]
 
     @property
     def corner(self) -> tuple[int, int]:
@@ -120,7 +119,7 @@ class Canvas:
 
     @property
     def _covered(self) -> tuple[slice, slice]:
-        """Return rows and columns of the arrays that patches cover."""
+        """Return rows and columns of the sums that patches cover."""
         self._require_patches()
         (left, top), (right, bottom) = (self._first - self._origin).astype(int), (self._last - self._origin).astype(int)
         return slice(top, bottom), slice(left, right)
@@ -135,9 +134,9 @@ class Canvas:
         last = np.maximum(self._last, np.ceil(corners).max(axis=0) + self._crop)
         check_side((last - first).max(), self._max_side)
         self._first, self._last = first, last
-        end = self._origin + self._total.shape[::-1]
-        empty = self._total.size == 0
-        low, high = empty | (first < self._origin), empty | (last + 1 > end)
+        rows, columns, _ = self._sums.shape
+        end = self._origin + np.array([columns, rows])
+        low, high = (rows == 0) | (first < self._origin), (rows == 0) | (last + 1 > end)
         if not (low | high).any():
             return
         slack = (last - first) // _SLACK
@@ -145,7 +144,6 @@ class Canvas:
         origin, end = np.where(low, first - slack, self._origin), np.where(high, last + 1 + slack, end)
         width, height = (end - origin).astype(int)
         x, y = (self._origin - origin).astype(int)
-        here = slice(y, y + self._total.shape[0]), slice(x, x + self._total.shape[1])
-        total, weight = np.zeros((height, width), np.complex64), np.zeros((height, width), np.float32)
-        total[here], weight[here] = self._total, self._weight
-        self._origin, self._total, self._weight = origin, total, weight
+        sums = empty_sums(height, width, np.float32)
+        sums[y : y + rows, x : x + columns] = self._sums
+        self._origin, self._sums = origin, sums

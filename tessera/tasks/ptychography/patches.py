@@ -78,31 +78,34 @@ def cropped_weights(weights: NDArray[np.floating] | None, size: int, crop: int, 
     return central(whole, crop).astype(np.dtype(dtype).type(0).real.dtype)
 
 
+def empty_sums(rows: int, columns: int, dtype: DTypeLike) -> NDArray[np.floating]:
+    """Return the sums of a canvas without patches, zeros (rows, columns, 3): real part, imaginary part, weight, in a real type."""
+    return np.zeros((rows, columns, 3), dtype)
+
+
 def scatter(
-    total: NDArray[np.complexfloating],
-    weight: NDArray[np.floating],
-    patches: NDArray[np.complexfloating],
-    pixel_weights: NDArray[np.floating],
-    corners: NDArray[np.float64],
+    sums: NDArray[np.floating], patches: NDArray[np.complexfloating], weights: NDArray[np.floating], corners: NDArray[np.float64]
 ) -> None:
     """Add weighted patches, and their weights, to a canvas.
 
     Args:
-        total: Complex (rows, columns), the weighted sum; changed.
-        weight: Real (rows, columns), the summed weights; changed.
-        patches: Complex, (B, M, M), of the canvas's type.
-        pixel_weights: Real, (M, M).
+        sums: (rows, columns, 3) as `empty_sums` gives them; changed.
+        patches: Complex, (B, M, M).
+        weights: (M, M), in the type of `sums`.
         corners: float64, (B, 2), (x, y) in the canvas of their upper left pixels; one pixel is free after the last.
     """
+    count, side, _ = patches.shape
+    channels = np.empty((count, side, side, 3), sums.dtype)
+    np.multiply(patches.real, weights, out=channels[..., 0])
+    np.multiply(patches.imag, weights, out=channels[..., 1])
+    channels[..., 2] = weights
     corners = snapped(corners)
     whole = np.floor(corners)
-    fraction = corners - whole
-    values = translated(patches * pixel_weights, fraction)
-    weights = translated(np.broadcast_to(pixel_weights, patches.shape), fraction)
-    side = values.shape[-1]
-    for (x, y), value, weight_here in zip(whole.astype(int).tolist(), values, weights, strict=True):
-        total[y : y + side, x : x + side] += value
-        weight[y : y + side, x : x + side] += weight_here
+    moved = translated(channels, corners - whole)
+    # Rows of pixels and channels are one axis from here on: numpy adds long rows faster than many short ones.
+    rows, width = sums.reshape(len(sums), -1), 3 * (side + 1)
+    for (x, y), patch in zip(whole.astype(int).tolist(), moved.reshape(count, side + 1, width), strict=True):
+        rows[y : y + side + 1, 3 * x : 3 * x + width] += patch
 
 
 def snapped(places: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -110,20 +113,25 @@ def snapped(places: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.round(places / STEP) * STEP, np.float64)
 
 
-def translated(patches: NDArray[Any], fraction: NDArray[np.float64]) -> NDArray[Any]:
-    """Return patches (B, M, M), translated to the right and down by fractions of a pixel (B, 2), bilinearly: (B, M + 1, M + 1)."""
-    count, side, _ = patches.shape
+def translated(pictures: NDArray[np.floating], fraction: NDArray[np.float64]) -> NDArray[np.floating]:
+    """Return pictures (B, M, M, channels), translated to the right and down by fractions of a pixel (B, 2), bilinearly.
+
+    They come back one row and one column larger: (B, M + 1, M + 1, channels).
+    """
+    count, side, _, channels = pictures.shape
     # Taken from one in double precision: a small share keeps its digits.
-    (x, y), (rest_x, rest_y) = (share.T[:, :, None, None].astype(patches.real.dtype) for share in (fraction, 1 - fraction))
-    wide = np.zeros((count, side, side + 1), patches.dtype)
-    wide[:, :, :-1] = patches * rest_x
-    wide[:, :, 1:] += patches * x
-    tall = np.zeros((count, side + 1, side + 1), patches.dtype)
+    (x, y), (rest_x, rest_y) = (share.T[:, :, None, None].astype(pictures.dtype) for share in (fraction, 1 - fraction))
+    rows = pictures.reshape(count, side, -1)
+    wide = np.zeros((count, side, (side + 1) * channels), pictures.dtype)
+    wide[:, :, :-channels] = rows * rest_x
+    wide[:, :, channels:] += rows * x
+    tall = np.zeros((count, side + 1, (side + 1) * channels), pictures.dtype)
     tall[:, :-1] = wide * rest_y
     tall[:, 1:] += wide * y
-    return tall
+    return tall.reshape(count, side + 1, side + 1, channels)
 
 
-def divide(total: NDArray[np.complexfloating], weight: NDArray[np.floating]) -> NDArray[np.complexfloating]:
-    """Return the weighted mean at each pixel from the weighted sum and the summed weights, in their types."""
-    return total / (weight + weight.dtype.type(EPSILON))
+def divide(sums: NDArray[np.floating]) -> NDArray[np.complexfloating]:
+    """Return the object (rows, columns), the weighted mean at each pixel, from the sums (rows, columns, 3), in their precision."""
+    parts = sums[..., :2] / (sums[..., 2:] + sums.dtype.type(EPSILON))
+    return parts.view(np.result_type(sums.dtype, np.complex64))[..., 0]

@@ -14,8 +14,6 @@ The semantics, with patches (B, N, N), offsets (B, 2) as (x, y) = (column, row) 
 So the canvas's centre is the mean of the scan's positions. Weights are ones, or |probe|^2, which trusts a patch where it was lit.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
@@ -29,6 +27,7 @@ from tessera.tasks.ptychography.patches import (
     check_weights,
     cropped_weights,
     divide,
+    empty_sums,
     scatter,
     snapped,
 )
@@ -76,12 +75,12 @@ def reassemble(
     pixel_weights = cropped_weights(weights, patches.shape[-1], crop, dtype)
     side = crop + 2 * pad
     # A translated patch is M + 1 pixels wide: at whole pixels its last column, of zeros, may lie beyond the canvas.
-    total, weight = np.zeros((side + 1, side + 1), dtype), np.zeros((side + 1, side + 1), pixel_weights.dtype)
-    scatter(total, weight, central(patches, crop).astype(dtype), pixel_weights, adjusted + pad)
+    sums = empty_sums(side + 1, side + 1, pixel_weights.dtype)
+    scatter(sums, central(patches, crop), pixel_weights, adjusted + pad)
     if trail is not None and canvas is None:
-        check_not_collapsed(trail, weight, pixel_weights)
-    total, weight = (_centred(array[:-1, :-1], canvas or side) for array in (total, weight))
-    return divide(total, weight), weight
+        check_not_collapsed(trail, sums[..., 2], pixel_weights)
+    sums = _centred(sums[:-1, :-1], canvas or side)
+    return divide(sums), sums[..., 2]
 
 
 def padding(adjusted: NDArray[np.floating]) -> int:
@@ -107,12 +106,12 @@ def probe_weights(probe: NDArray[np.complexfloating]) -> NDArray[np.float32]:
     return np.asarray(intensity / intensity.max(), np.float32)
 
 
-def _centred(array: NDArray[Any], side: int) -> NDArray[Any]:
-    """Return a square of `side` pixels a side with the same centre as `array`, pixel side // 2; zeros where `array` has nothing."""
-    shift = side // 2 - len(array) // 2
+def _centred(sums: NDArray[np.floating], side: int) -> NDArray[np.floating]:
+    """Return sums of `side` pixels a side with the same centre, pixel side // 2; zeros where there was nothing."""
+    shift = side // 2 - len(sums) // 2
     start, first = max(shift, 0), max(-shift, 0)
-    length = min(side - start, len(array) - first)
+    length = min(side - start, len(sums) - first)
     here, there = slice(start, start + length), slice(first, first + length)
-    square = np.zeros((side, side), array.dtype)
-    square[here, here] = array[there, there]
+    square = empty_sums(side, side, sums.dtype)
+    square[here, here] = sums[there, there]
     return square
