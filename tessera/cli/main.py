@@ -14,6 +14,7 @@ from tessera.cli.gc import gc
 from tessera.cli.infer import infer
 from tessera.cli.predict import predict
 from tessera.cli.promote import promote, rollback
+from tessera.cli.reconstruct import reconstruct
 from tessera.cli.stack import down, logs, status, up
 from tessera.cli.train import train
 
@@ -73,7 +74,7 @@ def options(
     )
 
 
-for command in (up, down, status, logs, families, train, predict, infer, promote, rollback, gc, demo):
+for command in (up, down, status, logs, families, train, predict, infer, reconstruct, promote, rollback, gc, demo):
     app.command()(command)
 GROUPS = {
     "models": models,

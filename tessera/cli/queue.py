@@ -64,7 +64,7 @@ def submit(
         )
         if not json:
             output.note(f"request {submitted.inference.id} is {_state(submitted.inference)}")
-        return await _follow(client, submitted.inference.id, as_json=json) if wait else submitted.inference
+        return await follow(client, submitted.inference.id, as_json=json) if wait else submitted.inference
 
     inference = run(ctx, main)
     if json and not wait:
@@ -134,7 +134,7 @@ def show(ctx: typer.Context, request: RequestId, json: Json = False) -> None:
 @app.command()
 def watch(ctx: typer.Context, request: RequestId, json: Json = False) -> None:
     """Follow a request until it ends; with --json one object a line. Exit code 1 if it has no result."""
-    run(ctx, lambda client: _follow(client, request, as_json=json))
+    run(ctx, lambda client: follow(client, request, as_json=json))
 
 
 @app.command()
@@ -194,7 +194,7 @@ async def _source(client: "Client", files: list[str]) -> "dict[str, Array] | Blo
     return await client.registry.upload_file(Path(files[0]))
 
 
-async def _follow(client: "Client", request: str, *, as_json: bool) -> "pb.Inference":
+async def follow(client: "Client", request: str, *, as_json: bool) -> "pb.Inference":
     """Show the progress of a request until it ends, and return it. Raises FailedPreconditionError if it has no result."""
     from contextlib import aclosing
 
@@ -207,7 +207,7 @@ async def _follow(client: "Client", request: str, *, as_json: bool) -> "pb.Infer
                 output.print_json_line(inference)
             else:
                 behind = f", {inference.position} before it" if inference.position else ""
-                output.note(f"{_state(inference).lower()}  rows {_rows(inference)}{behind}")
+                output.note(f"{_state(inference).lower()}  rows {_rows(inference)}{behind}{_pass(inference)}")
     if inference.state != pb.INFERENCE_STATE_SUCCEEDED:
         why = f": {inference.error}" if inference.error else ""
         raise FailedPreconditionError(
@@ -224,3 +224,9 @@ def _state(inference: "pb.Inference") -> str:
 
 def _rows(inference: "pb.Inference") -> str:
     return f"{inference.rows_done}/{inference.rows}" if inference.rows else "-"
+
+
+def _pass(inference: "pb.Inference") -> str:
+    """Return how far the engine of a reconstruction is; nothing before its first pass, and for other requests."""
+    status = inference.reconstruction
+    return f", pass {status.iteration}, Fourier error {status.fourier_error:.4g}" if status.iteration else ""

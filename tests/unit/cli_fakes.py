@@ -10,11 +10,19 @@ from typing import Any
 import grpc
 from typer.testing import CliRunner, Result
 
-from tessera.api.inference.v1 import puzzle_pb2, puzzle_pb2_grpc, serving_pb2, serving_pb2_grpc
+from tessera.api.inference.v1 import (
+    ptychography_pb2_grpc,
+    puzzle_pb2,
+    puzzle_pb2_grpc,
+    queued_pb2_grpc,
+    serving_pb2,
+    serving_pb2_grpc,
+)
 from tessera.api.openinference.v2 import open_inference_pb2, open_inference_pb2_grpc
 from tessera.api.registry.v1 import registry_pb2, registry_pb2_grpc
 from tessera.api.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 from tessera.cli.main import app
+from tests.unit.ptychography_fakes import FakePtychography
 
 DIGEST = "5a" * 32
 MANIFEST = {
@@ -264,23 +272,26 @@ class FakeTensors(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
 @dataclass
 class Fakes:
-    """All three, and where they listen."""
+    """All of them, and where they listen."""
 
     registry: FakeRegistry = field(default_factory=FakeRegistry)
     trainer: FakeTrainer = field(default_factory=FakeTrainer)
     inference: FakeInference = field(default_factory=FakeInference)
+    ptychography: FakePtychography = field(default_factory=FakePtychography)
     address: str = ""
 
 
 @contextmanager
 def serve_fakes() -> Iterator[Fakes]:
-    """Run all three on one port."""
+    """Run all of them on one port."""
     fakes = Fakes()
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
     registry_pb2_grpc.add_RegistryServiceServicer_to_server(fakes.registry, server)
     trainer_pb2_grpc.add_TrainerServiceServicer_to_server(fakes.trainer, server)
     puzzle_pb2_grpc.add_PuzzleServiceServicer_to_server(fakes.inference, server)
     serving_pb2_grpc.add_ServingServiceServicer_to_server(fakes.inference, server)
+    ptychography_pb2_grpc.add_PtychographyServiceServicer_to_server(fakes.ptychography, server)
+    queued_pb2_grpc.add_QueuedInferenceServiceServicer_to_server(fakes.ptychography, server)
     open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(FakeTensors(), server)
     fakes.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from tessera.api.registry.v1 import registry_pb2
 from tessera.cli.main import app
 from tests.unit.cli_fakes import MANIFEST, Fakes, tessera
+from tests.unit.ptychography_fakes import write_small_scan
 
 
 def leaves(command: Any, *above: str) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -64,6 +65,10 @@ ARGUMENTS: dict[tuple[str, ...], list[tuple[str, ...]]] = {
     ("train",): [("puzzle_cells", "--architecture", "cells_exp4", "--model", "puzzle")],
     ("predict",): [("puzzle", "{here}/piece.png")],
     ("infer",): [("puzzle", "image={here}/image.npy", "--output", "image", "--save", "{here}/answer.npz")],
+    ("reconstruct",): [
+        ("{here}/scan.safetensors", "--pictures", "{here}/pictures"),
+        ("{here}/scan.safetensors", "--pictures", "{here}/pictures", "--refine", "rpie", "--queue"),
+    ],
     ("down",): [()],
     ("logs",): [(), ("registry",)],
 }
@@ -94,6 +99,7 @@ def here(fakes: Fakes, tmp_path: Path, piece: Path, monkeypatch: pytest.MonkeyPa
         assert tessera("alias", "set", "puzzle", "moved", version).exit_code == 0
     assert tessera("rollout", "start", "puzzle", "--version", 2).exit_code == 0
     np.save(tmp_path / "image.npy", np.ones((1, 3), np.float32))
+    write_small_scan(tmp_path / "scan.safetensors")
     log = tmp_path / "home" / "logs" / "registry.log"
     log.parent.mkdir(parents=True)
     log.write_text("ready\n")

@@ -5,7 +5,7 @@ import json as json_module
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -17,12 +17,33 @@ from tessera.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from tessera.cli.connection import Connection
-    from tessera.cli.demo.report import Report
+    from tessera.client import Client
     from tessera.stack.home import Home
     from tessera.stack.ports import Ports
 
-DEMOS = ("puzzle",)
+DEMOS = ("puzzle", "ptycho")
 REPOSITORY_PICTURE = Path(__file__).parents[3] / "examples" / "photo.jpg"
+COLUMNS, ROWS, FRAMES = 38, 25, 1024
+
+
+class Report(Protocol):
+    """What came of a demo."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures as plain data."""
+
+    def show(self) -> None:
+        """Print the figures for people."""
+
+
+class Demo(Protocol):
+    """A demo with its settings."""
+
+    def check(self) -> None:
+        """Raise InvalidArgumentError if the settings cannot work; before anything is started."""
+
+    async def run(self, client: "Client", home: "Home") -> Report:
+        """Go the whole way. Raises TesseraError if a step fails."""
 
 
 def demo(
@@ -33,42 +54,50 @@ def demo(
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again, even if there is a version from an earlier run.")] = False,
     picture: Annotated[
         Path | None,
-        typer.Option("--picture", help="The photograph to cut into pieces.", show_default="examples/photo.jpg of the repository"),
+        typer.Option("--picture", help="The photograph to train on.", show_default="examples/photo.jpg of the repository"),
     ] = None,
-    columns: Annotated[int, typer.Option("--columns", min=1, help="Pieces from left to right.")] = 38,
-    rows: Annotated[int, typer.Option("--rows", min=1, help="Pieces from top to bottom.")] = 25,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the pieces.", show_default="of the family")] = None,
-    architecture: Annotated[str, typer.Option("--architecture", help="Network of the family puzzle_cells.")] = "cells_exp4",
-    model: Annotated[str, typer.Option("--model", help="Model to register the version under.")] = "puzzle",
+    columns: Annotated[
+        int | None, typer.Option("--columns", min=1, help="puzzle: pieces from left to right.", show_default=str(COLUMNS))
+    ] = None,
+    rows: Annotated[int | None, typer.Option("--rows", min=1, help="puzzle: pieces from top to bottom.", show_default=str(ROWS))] = None,
+    frames: Annotated[
+        int | None, typer.Option("--frames", min=16, help="ptycho: frames of each simulated scan.", show_default=str(FRAMES))
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the data.", show_default="of the demo")] = None,
+    architecture: Annotated[str, typer.Option("--architecture", help="Network of the family.", show_default="cells_exp4, cnn")] = "",
+    model: Annotated[str, typer.Option("--model", help="Model to register the version under.", show_default="the demo's name")] = "",
     port_base: PortBase = 8000,
     home: HomeOption = None,
 ) -> None:
-    """Train on a photograph cut into puzzle pieces, register, deploy, ask for every piece, and show what came of it.
+    """Train on a photograph, register, deploy, ask over gRPC, and show what came of it.
 
-    Uses the stack that runs, or starts one and stops it again. A second run finds the version of the first and does not train.
+    puzzle: cut into pieces; a network says where each belongs. ptycho: recorded by a simulated microscope; a network and an engine
+    reconstruct it from diffraction patterns.
+
+    Uses the stack that runs, or starts one and stops it again. A second run finds the versions of the first and does not train.
     """
-    from tessera.cli.demo.puzzle import Settings, run_demo
-    from tessera.cli.demo.report import print_report
+    from tessera.cli.demo.ptycho import PtychoDemo
+    from tessera.cli.demo.puzzle import PuzzleDemo
     from tessera.stack.ports import Ports
     from tessera.stack.signals import until_signal
 
     if which not in DEMOS:
         raise InvalidArgumentError.unknown("demo", which, DEMOS)
-    directory = stack_home(ctx, home)
-    settings = Settings(
-        picture=(picture or REPOSITORY_PICTURE).expanduser().absolute(),
-        columns=columns,
-        rows=rows,
-        epochs=epochs,
-        architecture=architecture,
-        model=model,
-        fresh=fresh,
+    of_others = {"--frames": frames} if which == "puzzle" else {"--columns": columns, "--rows": rows}
+    if strays := [name for name, value in of_others.items() if value is not None]:
+        raise InvalidArgumentError(f"{' and '.join(strays)}: the demo {which} has no such setting")
+    photograph = (picture or REPOSITORY_PICTURE).expanduser().absolute()
+    chosen: Demo = (
+        PuzzleDemo(photograph, columns or COLUMNS, rows or ROWS, epochs, architecture or "cells_exp4", model or which, fresh)
+        if which == "puzzle"
+        else PtychoDemo(photograph, frames or FRAMES, epochs, architecture or "cnn", model or which, fresh)
     )
-    settings.check()
+    chosen.check()
+    directory = stack_home(ctx, home)
 
-    async def session() -> "Report":
+    async def session() -> Report:
         async with stack_to_use(connection(ctx), directory, Ports(port_base)) as used, used.client() as client:
-            return await run_demo(client, settings, directory)
+            return await chosen.run(client, directory)
 
     report = asyncio.run(until_signal(session()))
     if report is None:
@@ -77,7 +106,7 @@ def demo(
     if json == Path("-"):
         output.print_json(report.as_dict())
     else:
-        print_report(report)
+        report.show()
     if json is not None and json != Path("-"):
         json.write_text(json_module.dumps(report.as_dict(), indent=2) + "\n")
 

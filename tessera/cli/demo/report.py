@@ -1,4 +1,4 @@
-"""What the demo shows in the end."""
+"""What the puzzle demo shows in the end."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,45 +101,44 @@ class Report:
             "pictures": [str(picture) for picture in self.pictures],
         }
 
-
-def print_report(report: Report) -> None:
-    """Print the figures as tables, and where the pictures lie."""
-    loaded, alone = report.answers.loaded, report.answers.alone
-    output.print_fields(
-        {
-            "model": f"{report.model} version {report.version}: {report.family}, {report.architecture}",
-            "parameters": f"{report.parameters:,}",
-            "trained": f"{report.epochs} epochs in {output.duration_text(report.train_seconds)}",
-            "top-1, eval mode": f"{report.answers.top(1):.2%} served, {report.measured['top1']:.2%} measured in training",
-            "top-5, eval mode": f"{report.answers.top(5):.2%} served, {report.measured['top5']:.2%} measured in training",
-            "requests": f"{len(loaded.answers) + len(loaded.errors)}, errors {len(loaded.errors)}",
-            "throughput": f"{loaded.requests_per_s:.0f} requests/s with {CONCURRENCY} at once",
-        }
-    )
-    output.stdout().print()
-    output.print_table(
-        ("LATENCY, ms", "p50 ALONE", "p99 ALONE", f"p50 OF {CONCURRENCY} AT ONCE", f"p99 OF {CONCURRENCY} AT ONCE"),
-        [
-            (phase or "total", *(f"{round_.percentile_ms(percent, phase):.2f}" for round_ in (alone, loaded) for percent in (50, 99)))
-            for phase in (None, *PHASES)
-        ],
-    )
-    output.stdout().print()
-    agreement = report.answers.agreement()
-    output.print_table(
-        ("RUNTIME", "PIECES", "ERRORS", "REQUESTS/S", "p50, ms", "p99, ms", "EQUAL ANSWERS"),
-        [
-            (
-                name,
-                len(round_.answers) + len(round_.errors),
-                len(round_.errors),
-                f"{round_.requests_per_s:.0f}",
-                *(f"{round_.percentile_ms(percent):.2f}" for percent in (50, 99)),
-                f"{agreement.equal}, within {agreement.largest_difference:.1g}",
-            )
-            for name, round_ in report.answers.runtimes.items()
-        ],
-    )
-    output.stdout().print()
-    for picture in report.pictures:
-        output.stdout().print(str(picture), soft_wrap=True, highlight=False)
+    def show(self) -> None:
+        """Print the figures as tables, and where the pictures lie."""
+        loaded, alone = self.answers.loaded, self.answers.alone
+        output.print_fields(
+            {
+                "model": f"{self.model} version {self.version}: {self.family}, {self.architecture}",
+                "parameters": f"{self.parameters:,}",
+                "trained": f"{self.epochs} epochs in {output.duration_text(self.train_seconds)}",
+                "top-1, eval mode": f"{self.answers.top(1):.2%} served, {self.measured['top1']:.2%} measured in training",
+                "top-5, eval mode": f"{self.answers.top(5):.2%} served, {self.measured['top5']:.2%} measured in training",
+                "requests": f"{len(loaded.answers) + len(loaded.errors)}, errors {len(loaded.errors)}",
+                "throughput": f"{loaded.requests_per_s:.0f} requests/s with {CONCURRENCY} at once",
+            }
+        )
+        output.stdout().print()
+        output.print_table(
+            ("LATENCY, ms", "p50 ALONE", "p99 ALONE", f"p50 OF {CONCURRENCY} AT ONCE", f"p99 OF {CONCURRENCY} AT ONCE"),
+            [
+                (phase or "total", *(f"{round_.percentile_ms(percent, phase):.2f}" for round_ in (alone, loaded) for percent in (50, 99)))
+                for phase in (None, *PHASES)
+            ],
+        )
+        output.stdout().print()
+        agreement = self.answers.agreement()
+        output.print_table(
+            ("RUNTIME", "PIECES", "ERRORS", "REQUESTS/S", "p50, ms", "p99, ms", "EQUAL ANSWERS"),
+            [
+                (
+                    name,
+                    len(round_.answers) + len(round_.errors),
+                    len(round_.errors),
+                    f"{round_.requests_per_s:.0f}",
+                    *(f"{round_.percentile_ms(percent):.2f}" for percent in (50, 99)),
+                    f"{agreement.equal}, within {agreement.largest_difference:.1g}",
+                )
+                for name, round_ in self.answers.runtimes.items()
+            ],
+        )
+        output.stdout().print()
+        for picture in self.pictures:
+            output.stdout().print(str(picture), soft_wrap=True, highlight=False)
