@@ -4,8 +4,10 @@ Whatever is random in an epoch (data order, dropout) follows from the seed and t
 from the checkpoint of epoch n goes on exactly as if it had never stopped.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import structlog
@@ -26,6 +28,9 @@ from trainers.family import Hyperparameters, Tensors, Training
 from trainers.progress import Report
 from trainers.quiet import quiet_libraries
 from trainers.sampling import EpochBatches, seed_epoch
+
+# The writer of TensorBoard files would load TensorFlow where that is installed, for seconds and for nothing, unless it finds this module.
+sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
 
 _log = structlog.get_logger()
 

@@ -225,3 +225,9 @@ def test_a_checkpoint_that_holds_code_is_not_loaded(tmp_path: Path) -> None:
     assert not is_readable(path)
     with pytest.raises(Exception, match="Weights only load failed"):
         AtomicCheckpointIO().load_checkpoint(path, weights_only=False)
+
+
+def test_training_loads_no_tensorflow() -> None:
+    from tensorboard.compat import tf
+
+    assert tf.__version__ == "stub"
