@@ -2,6 +2,9 @@
 
 The semantics are those of `tessera.tasks.ptychography.reassembly`, step by step. A translation by a fraction of a pixel is two products,
 along columns and along rows, so each patch's pixels are added to the canvas once, not once for each of the four pixels they touch.
+
+Gradients with respect to offsets and weights are those of the definition, and so are huge at the rim, where a pixel is hardly covered:
+take losses where the weight is not small.
 """
 
 import torch
