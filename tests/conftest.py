@@ -19,6 +19,7 @@ pytest_plugins = [
     "tests.fixtures.inference",
     "tests.fixtures.torchserve",
     "tests.fixtures.queued",
+    "tests.fixtures.ptychography",
     "tests.fixtures.family",
     "tests.fixtures.collector",
 ]
