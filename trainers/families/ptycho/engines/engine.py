@@ -85,8 +85,8 @@ def _moves(look: Look) -> torch.Tensor:
     down_bnn = (patches_bnn[:, 2:, 1:-1] - patches_bnn[:, :-2, 1:-1]) / 2
     light_nn, towards_bnn = look.light_nn[1:-1, 1:-1], look.towards_bnn[:, 1:-1, 1:-1]
     xx, yy = ((light_nn * intensity(slope_bnn)).sum((1, 2)) for slope_bnn in (right_bnn, down_bnn))
-    xy = (light_nn * _product(right_bnn, down_bnn)).sum((1, 2))
-    x, y = (_product(slope_bnn, towards_bnn).sum((1, 2)) for slope_bnn in (right_bnn, down_bnn))
+    xy = (light_nn * product(right_bnn, down_bnn)).sum((1, 2))
+    x, y = (product(slope_bnn, towards_bnn).sum((1, 2)) for slope_bnn in (right_bnn, down_bnn))
     # Where the object is flat nothing says where a frame lies; the damping keeps it there.
     damping = 1e-2 * (xx + yy).mean() + 1e-12
     xx, yy = xx + damping, yy + damping
@@ -94,6 +94,6 @@ def _moves(look: Look) -> torch.Tensor:
     return (moves_b2 - moves_b2.mean(0)).clamp(-_FARTHEST_MOVE, _FARTHEST_MOVE)
 
 
-def _product(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+def product(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Return Re(conj(one) other)."""
     return torch.addcmul(one.real * other.real, one.imag, other.imag)
