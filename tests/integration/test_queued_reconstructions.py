@@ -14,14 +14,22 @@ from tessera.api.common.v1.common_pb2 import ModelSelector
 from tessera.api.inference.v1 import queued_pb2 as pb
 from tessera.api.inference.v1.ptychography_pb2 import ReconstructionPlan
 from tessera.blob_files import BlobRef
+from tessera.client.inference import InferenceClient
+from tessera.client.ptychography import PtychographyClient
 from tessera.client.queued import QueuedInferenceClient
 from tessera.client.registry import RegistryClient
 from tessera.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, TesseraError
 from tessera.rpc.channel import open_channel
+from tessera.settings import DEFAULT_MESSAGE_BYTES
 from tessera.tasks.ptychography.files import write_scan
 from tessera.tasks.ptychography.iterating import Estimate, Options, iterate_here
 from tessera.tasks.ptychography.scan import Scan
+from tessera.tasks.ptychography.signatures import to_channels
 from tessera.tensor_files import load_tensors
+from tessera.tensors import to_proto
+from tests.fixtures.inference import poll
+from tests.fixtures.ptychography import NETWORK, last, pieces, publish_network
+from tests.fixtures.ptychography import scan as a_scan
 from tests.fixtures.queued import MODEL, QueuedCluster, QueuedServer, until, until_ended, until_streams_are_empty
 from tests.fixtures.tiny_engine import ENGINE, FRAMES, SIZE, STEPS, publish_engine, scan, step
 
@@ -58,9 +66,17 @@ async def assert_reconstructed(tensors: dict[str, NDArray[Any]], ended: pb.Infer
 
 @pytest.fixture
 async def server(queued_server: QueuedServer) -> QueuedServer:
-    """A server with a queue, and an engine besides."""
+    """A server with a queue that serves an engine too."""
     await publish_engine(queued_server.registry)
+    await until_served(queued_server, ENGINE)
     return queued_server
+
+
+async def until_served(server: QueuedServer, model: str) -> None:
+    async def served() -> bool:
+        return any("champion" in one.aliases for one in (await InferenceClient(server.channel).list_served(model)).versions)
+
+    await poll(served)
 
 
 async def test_a_scan_is_queued_reconstructed_and_its_object_lies_in_the_store(server: QueuedServer, tmp_path: Path) -> None:
@@ -79,6 +95,26 @@ async def test_a_scan_is_queued_reconstructed_and_its_object_lies_in_the_store(s
         known = await server.client.submit_reconstruction(again, plan(), idempotency_key="scan-7", priority="high")
         assert (known.created, known.inference.id) == (False, inference.id)
     assert [one.id async for one in server.client.list(model=ENGINE)] == [inference.id]
+
+
+async def test_what_is_queued_gives_the_object_that_is_streamed(server: QueuedServer) -> None:
+    await publish_network(server.registry)
+    await until_served(server, NETWORK)
+    found = a_scan(60)
+    asked = plan(NETWORK, refine_with=ModelSelector(model=ENGINE))
+    inference_id = (await server.client.submit_reconstruction(found, asked)).inference.id
+    tensors = await result(server.client, inference_id)
+    ended = await server.client.get(inference_id)
+    assert (ended.rows, ended.rows_done, ended.model.model) == (60 * (1 + PASSES), 60 * (1 + PASSES), NETWORK)
+    assert ended.reconstruction.refine_with.model == ENGINE
+    assert [one.model for one in ended.reconstruction.answered_by] == [NETWORK, ENGINE]
+    streaming = PtychographyClient(server.channel, DEFAULT_MESSAGE_BYTES)
+    asked.probe.CopyFrom(to_proto(to_channels(found.probe)))
+    streamed = await last(streaming.reconstruct(pieces(found), asked))
+    assert list(ended.reconstruction.corner) == list(streamed.summary.corner)
+    assert tensors.keys() - {"corner"} == streamed.tensors.keys()
+    for name, array in streamed.tensors.items():
+        np.testing.assert_allclose(tensors[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def damaged(**changes: NDArray[Any] | None) -> bytes:
