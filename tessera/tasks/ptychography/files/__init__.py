@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tessera.errors import InvalidArgumentError
-from tessera.tasks.ptychography.files.archives import NpzReader, unpack_bzip2
+from tessera.tasks.ptychography.files.archives import NpzReader, check_bytes, unpack_bzip2
 from tessera.tasks.ptychography.files.hdf5 import Hdf5Reader
 from tessera.tasks.ptychography.files.layouts import read_layout
 from tessera.tasks.ptychography.files.stored import ScanReader, read_shape, write_scan
@@ -17,7 +17,7 @@ from tessera.tasks.ptychography.validation import check_scan
 
 __all__ = ["MAX_BYTES", "ScanReader", "read_scan", "read_shape", "write_scan"]
 
-MAX_BYTES = 16 << 30
+MAX_BYTES = 4 << 30
 """Bytes of a scan that is read as a whole, unless the caller says otherwise."""
 
 _LONGEST_MAGIC = 16
@@ -29,7 +29,7 @@ def read_scan(path: Path, *, field: str = "scan", max_bytes: int = MAX_BYTES, tr
     Args:
         path: Of our own form (`write_scan`), `.npz` or HDF5, each also compressed by bzip2; the guide to ptychography lists the layouts.
         field: Path of the request field that named it, for errors.
-        max_bytes: Most that the file may hold, unpacked: a small file can claim to be huge.
+        max_bytes: Most that the file may hold, unpacked: a small file can claim to be huge. Reading takes several times that in memory.
         trust_positions: Do not ask whether the frames fit the positions better with swapped or mirrored axes.
 
     Returns:
@@ -39,26 +39,38 @@ def read_scan(path: Path, *, field: str = "scan", max_bytes: int = MAX_BYTES, tr
         InvalidArgumentError: It cannot be read, is none of these, or holds no valid scan; the message says why.
         ResourceExhaustedError: It holds more than `max_bytes`, or the disk is full.
     """
-    try:
-        with path.open("rb") as file:
-            magic = file.read(_LONGEST_MAGIC)
-    except OSError as error:
-        raise InvalidArgumentError(f"{path} cannot be read: {error.strerror}", field=field) from error
-    if magic.startswith(b"BZh"):
+    if _begins(path, field).startswith(b"BZh"):
         with tempfile.TemporaryDirectory() as folder:
             unpacked = Path(folder) / "scan"
             unpack_bzip2(path, unpacked, max_bytes, field)
-            return read_scan(unpacked, field=field, max_bytes=max_bytes, trust_positions=trust_positions)
+            scan = _read(unpacked, field, max_bytes)
+    else:
+        scan = _read(path, field, max_bytes)
+    check_scan(scan, field, trust_positions=trust_positions)
+    return scan
+
+
+def _read(path: Path, field: str, max_bytes: int) -> Scan:
+    """Return the scan of a file that is not compressed as a whole, not checked."""
+    magic = _begins(path, field)
     for begins, read in _READERS:
         if begins(magic):
-            scan = read(path, field, max_bytes)
-            check_scan(scan, field, trust_positions=trust_positions)
-            return scan
+            return read(path, field, max_bytes)
     raise InvalidArgumentError("this is no scan: neither .npz, HDF5 (.h5, .cxi) nor safetensors, nor one of them in .bz2", field=field)
+
+
+def _begins(path: Path, field: str) -> bytes:
+    """Return the first bytes of a file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_LONGEST_MAGIC)
+    except OSError as error:
+        raise InvalidArgumentError(f"{path} cannot be read: {error.strerror}", field=field) from error
 
 
 def _read_stored(path: Path, field: str, max_bytes: int) -> Scan:
     """Return a scan in our own form."""
+    check_bytes(path.stat().st_size, max_bytes, field)
     with ScanReader(path, field) as reader:
         return Scan(reader.amplitudes(0, reader.frames), reader.positions, reader.probe, reader.truth)
 

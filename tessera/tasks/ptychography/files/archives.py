@@ -29,12 +29,17 @@ def unpack_bzip2(source: Path, target: Path, max_bytes: int, field: str) -> None
         ResourceExhaustedError: It holds more than `max_bytes`, or the disk is full.
     """
     written = 0
+    with bz2.open(source) as packed, disk_errors(), target.open("wb") as file:
+        while part := _next_part(packed, field):
+            written += len(part)
+            check_bytes(written, max_bytes, field)
+            file.write(part)
+
+
+def _next_part(packed: bz2.BZ2File, field: str) -> bytes:
+    """Return the next bytes that a bzip2 file holds, none after the last."""
     try:
-        with bz2.open(source) as packed, disk_errors(), target.open("wb") as file:
-            while part := packed.read(_PART):
-                written += len(part)
-                check_bytes(written, max_bytes, field)
-                file.write(part)
+        return packed.read(_PART)
     except (EOFError, OSError) as error:
         raise InvalidArgumentError(f"the bzip2 file is damaged or ends too early: {error}", field=field) from error
 
@@ -51,27 +56,27 @@ class NpzReader:
     Args:
         path: The file.
         field: Path of the request field that named it, for errors.
-        max_bytes: Most that one array may hold.
+        max_bytes: Most that they may hold together.
 
     Attributes:
         shapes: Shape of every array by name.
         dtypes: Element type of every array.
 
     Raises:
-        InvalidArgumentError: It is no such file, is damaged or ends too early.
+        InvalidArgumentError: It is no such file, is damaged, ends too early, or an array is shorter than it claims.
+        ResourceExhaustedError: They hold more than `max_bytes`.
     """
 
     def __init__(self, path: Path, field: str, max_bytes: int) -> None:
-        self._field, self._max_bytes = field, max_bytes
+        self._field = field
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, np.dtype[Any]] = {}
         with self._damage():
             self._zip = zipfile.ZipFile(path)
             for member in self._zip.infolist():
                 if member.filename.endswith(_SUFFIX):
-                    with self._zip.open(member) as file:
-                        name = member.filename.removesuffix(_SUFFIX)
-                        self.shapes[name], self.dtypes[name] = _read_header(file)
+                    self._add(member)
+        check_bytes(sum(_claimed(self.shapes[name], self.dtypes[name]) for name in self.shapes), max_bytes, field)
 
     def __enter__(self) -> Self:
         return self
@@ -80,24 +85,22 @@ class NpzReader:
         self._zip.close()
 
     def read(self, name: str) -> NDArray[Any]:
-        """Return an array.
-
-        Raises:
-            InvalidArgumentError: It holds no numbers, or is not as long as it claims.
-            ResourceExhaustedError: It is larger than it may be.
-        """
-        dtype, shape = self.dtypes[name], self.shapes[name]
-        claimed = math.prod(shape) * dtype.itemsize
+        """Return an array; InvalidArgumentError if it holds no numbers, or is damaged."""
+        dtype = self.dtypes[name]
         if dtype.kind not in "biufc":
             raise InvalidArgumentError(f"{name} has the element type {dtype}; numbers are needed", field=self._field)
-        check_bytes(claimed, self._max_bytes, self._field)
-        member = self._zip.getinfo(name + _SUFFIX)
-        if claimed > member.file_size:
-            message = f"{name} claims {list(shape)} elements of {dtype}, {claimed} bytes, but the file holds {member.file_size} for it"
-            raise InvalidArgumentError(message, field=self._field)
-        with self._damage(), self._zip.open(member) as file:
+        with self._damage(), self._zip.open(name + _SUFFIX) as file:
             array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
             return array
+
+    def _add(self, member: zipfile.ZipInfo) -> None:
+        """Read the header of an array; ValueError if it cannot be true."""
+        with self._zip.open(member) as file:
+            shape, dtype = _read_header(file)
+        name = member.filename.removesuffix(_SUFFIX)
+        if not dtype.hasobject and _claimed(shape, dtype) > member.file_size:
+            raise ValueError(f"{name} claims {list(shape)} elements of {dtype}, but the file holds {member.file_size} bytes for it")
+        self.shapes[name], self.dtypes[name] = shape, dtype
 
     @contextmanager
     def _damage(self) -> Iterator[None]:
@@ -115,3 +118,8 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, _, dtype = read(file)
     return shape, dtype
+
+
+def _claimed(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """Return the bytes that an array would take in memory."""
+    return math.prod(shape) * dtype.itemsize
