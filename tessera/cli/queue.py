@@ -116,6 +116,7 @@ def show(ctx: typer.Context, request: RequestId, json: Json = False) -> None:
             "error": found.error or "-",
             "model": found.model.model,
             "rows": _rows(found),
+            **_reconstruction(found),
             "waits behind": found.position,
             "version": found.version or "-",
             "submitted": output.time_text(found.create_time),
@@ -224,6 +225,21 @@ def _state(inference: "pb.Inference") -> str:
 
 def _rows(inference: "pb.Inference") -> str:
     return f"{inference.rows_done}/{inference.rows}" if inference.rows else "-"
+
+
+def _reconstruction(inference: "pb.Inference") -> dict[str, str]:
+    """Return what is known of a reconstruction beside its tensors; nothing for other requests."""
+    if not inference.HasField("reconstruction"):
+        return {}
+    status = inference.reconstruction
+    return {
+        "refined by": status.refine_with.model or "-",
+        "frames": f"{status.frames}",
+        "passes": f"{status.iteration}",
+        "Fourier error": f"{status.fourier_error:.4g}" if status.HasField("fourier_error") else "-",
+        "upper left at": ", ".join(f"{coordinate:.2f}" for coordinate in status.corner) or "-",
+        "answered by": " + ".join(f"{one.model} {one.version} on {one.runtime}" for one in status.answered_by) or "-",
+    }
 
 
 def _pass(inference: "pb.Inference") -> str:

@@ -1,11 +1,8 @@
 """Reconstruct a scan with a server and measure what came of it; for `tessera reconstruct` and the demo."""
 
-import asyncio
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +15,6 @@ from tessera.cli.reconstruction_output import DEFAULT_ITERATIONS, Watcher
 from tessera.client.ptychography import Frames, Reconstruction
 from tessera.errors import InvalidArgumentError, UnavailableError
 from tessera.tasks.ptychography.alignment import scanned
-from tessera.tasks.ptychography.files import write_scan
 from tessera.tasks.ptychography.metrics import Comparison, Correlation, compare, correlate_halves, halves
 from tessera.tasks.ptychography.scan import Scan
 from tessera.tasks.ptychography.signatures import from_channels
@@ -154,11 +150,7 @@ async def reconstruct_queued(client: "Client", scan: Scan, plan: pb.Reconstructi
         FailedPreconditionError: The server has no queue, or the request has no result.
         TesseraError: Whatever the server refuses.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "scan.safetensors"
-        await asyncio.to_thread(write_scan, file, replace(scan, truth=None))
-        blob = await client.registry.upload_file(file)
-    identity = (await client.queued.submit_reconstruction(blob, plan, runtime=runtime)).inference.id
+    identity = (await client.queued.submit_reconstruction(scan, plan, runtime=runtime)).inference.id
     output.note(f"request {identity} goes on without this command: `tessera queue watch {identity}`, `tessera queue result {identity}`")
     inference = await follow(client, identity, as_json=False)
     x, y = inference.reconstruction.corner

@@ -129,8 +129,8 @@ class QueuedInferenceClient:
         """Queue the reconstruction of a scan. The same key again answers the same request, with `created` False.
 
         Args:
-            scan: A scan, which is uploaded to the registry; or its file in our own form (`tessera.tasks.ptychography.files.write_scan`),
-                here or in the registry already.
+            scan: A scan, which is uploaded to the registry without its truth; or its file in our own form, here or in the registry already
+                (`tessera.tasks.ptychography.files.write_scan`).
             plan: From `tessera.client.ptychography.reconstruction_plan`, without a probe: that lies beside the scan.
             priority: See `submit`, as for all that follows.
             expire_after_s: See there.
@@ -236,6 +236,7 @@ class QueuedInferenceClient:
         return await call(self.stub.GetResult, pb.GetResultRequest(id=inference_id, blob_only=blob_only), timeout_s=self.timeout_s)
 
     async def _upload_scan(self, scan: "Scan | Path") -> BlobRef:
+        import dataclasses
         import tempfile
 
         from tessera.tasks.ptychography.files import write_scan
@@ -244,7 +245,7 @@ class QueuedInferenceClient:
             return await self.registry.upload_file(scan)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "scan.safetensors"
-            await asyncio.to_thread(write_scan, file, scan)
+            await asyncio.to_thread(write_scan, file, dataclasses.replace(scan, truth=None))
             return await self.registry.upload_file(file)
 
     async def _add_inputs(self, request: pb.SubmitInferenceRequest, inputs: "Mapping[str, Array] | BlobRef") -> None:

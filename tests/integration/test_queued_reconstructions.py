@@ -1,6 +1,7 @@
 """Queued reconstructions end to end: a scan is uploaded, judged, reconstructed by a real engine, and its object comes back."""
 
 import asyncio
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save
+from typer.testing import CliRunner
 
 from tessera.api.common.v1.common_pb2 import ModelSelector
 from tessera.api.inference.v1 import queued_pb2 as pb
 from tessera.api.inference.v1.ptychography_pb2 import ReconstructionPlan
 from tessera.blob_files import BlobRef
+from tessera.cli.main import app
 from tessera.client.inference import InferenceClient
 from tessera.client.ptychography import PtychographyClient
 from tessera.client.queued import QueuedInferenceClient
@@ -115,6 +118,17 @@ async def test_what_is_queued_gives_the_object_that_is_streamed(server: QueuedSe
     assert tensors.keys() - {"corner"} == streamed.tensors.keys()
     for name, array in streamed.tensors.items():
         np.testing.assert_allclose(tensors[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+async def test_a_person_is_shown_how_far_it_came_and_who_answered(server: QueuedServer, tmp_path: Path) -> None:
+    inference_id = (await server.client.submit_reconstruction(scan(), plan())).inference.id
+    await until_ended(server.client, inference_id)
+    to_server = ["--inference", server.address, "--home", str(tmp_path), "queue"]
+    shown = await asyncio.to_thread(CliRunner().invoke, app, [*to_server, "show", inference_id])
+    for line in (r"passes +3\s", r"frames +6\s", r"answered by +halving 1 on onnxruntime", r"upper left at +-?[\d.]+, -?[\d.]+"):
+        assert re.search(line, shown.stdout), shown.output
+    watched = await asyncio.to_thread(CliRunner().invoke, app, [*to_server, "watch", inference_id])
+    assert re.search(r"succeeded  rows 18/18, pass 3, Fourier error [\de.-]+", watched.stderr), watched.output
 
 
 def damaged(**changes: NDArray[Any] | None) -> bytes:
