@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from tessera.errors import InvalidArgumentError
 
 _FRAMES, _SIZE, _PASSES, _WARM_UP = 64, 64, 8, 2
-_SIGNIFICANCE = 6.0
+_SIGNIFICANCE = 5.0
 """Least mean of the differences, in its standard errors."""
 _RATIO = 1.02
 """Least ratio of the Fourier errors."""
+_CONVERGED = 0.1
+"""Largest Fourier error of an orientation that explains the frames at all: with a wrong probe none does, and differences mean nothing."""
 _PROBE_STEP = 0.5
 _REACH = 4
 """Times N that frames of a cluster may be apart from its middle, whatever gaps the scan has: it bounds the canvas."""
@@ -63,10 +65,12 @@ def check_axes(amplitudes: NDArray[np.float32], positions: NDArray[np.float64], 
 
 
 def _significant(given: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
-    """Tell whether the errors of frames are lower than those given by more than chance (a paired t-test, and a least ratio)."""
+    """Tell whether the errors of frames are lower than those given by more than chance (a paired t-test, and more)."""
     gain = given - other
     deviation = gain.std() / math.sqrt(len(gain))
-    return bool(given.mean() > _RATIO * other.mean() and gain.mean() > _SIGNIFICANCE * deviation)
+    if other.mean() > _CONVERGED or given.mean() <= _RATIO * other.mean():
+        return False
+    return bool(gain.mean() > _SIGNIFICANCE * deviation)
 
 
 def _fit(
