@@ -30,15 +30,22 @@ def plain_epie(most: int, target: float) -> Improve:
 
 
 def engine(name: str, size: int, most: int, target: float) -> Improve:
-    """Return an engine of the family for frames of `size` x `size` pixels, computed by torch: at most so many passes, until the target."""
+    """Return an engine of the family for frames of `size` x `size` pixels: at most so many passes, until the target.
+
+    Torch computes it with one thread, as a served version has by default; a second one is worth little for steps as small as these.
+    """
     architecture = find_family("ptycho").architectures.get(name)
     config = architecture.parse_config({"size": size})
     network, signature = architecture.build(config).eval(), engine_signature(size)
     options = Options(iterations=most, target=target, batch=config.model_dump()["batch"])
 
     def improve(estimate: Estimate, amplitudes: NDArray[np.float32]) -> list[float]:
-        with torch.inference_mode():
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
             return iterate_here(estimate, amplitudes, lambda inputs: compute(network, inputs, signature), options)
+        finally:
+            torch.set_num_threads(threads)
 
     return improve
 
