@@ -149,3 +149,11 @@ def test_gradients_reach_patches_weights_and_offsets(canvas):
     assert torch.autograd.gradcheck(object_of, (patches, offsets.detach(), weights), fast_mode=True)
     # Steps that are a multiple of the grid on which patches are placed.
     assert torch.autograd.gradcheck(object_of, (patches.detach(), offsets, weights.detach()), eps=2**-12, atol=1e-4)
+
+
+def test_with_a_canvas_given_everything_stays_on_the_device_of_the_patches():
+    """A "meta" tensor has no values: it can be neither read back nor mixed with tensors of another device."""
+    patches, offsets, weights = (torch.empty(shape, device="meta") for shape in ((3, 5, 8, 8), (3, 5, 2), (8, 8)))
+    found, weight = reassemble_torch(patches.to(torch.complex64), offsets, 6, weights=weights, canvas=20)
+    assert (found.device.type, found.shape, found.dtype) == ("meta", (3, 20, 20), torch.complex64)
+    assert (weight.device.type, weight.shape, weight.dtype) == ("meta", (3, 20, 20), torch.float32)
