@@ -9,11 +9,6 @@ from services.inference.memory import MemoryBudget
 from services.inference.open_inference.servicer import TASK as TENSORS
 from services.inference.open_inference.servicer import open_inference_service
 from services.inference.pool import Pool
-from services.inference.ptychography.servicer import ptychography_service
-from services.inference.ptychography.task import TASK as PTYCHOGRAPHY
-from services.inference.ptychography.wiring import build_workshop
-from services.inference.puzzle import TASK as PUZZLE_CELLS
-from services.inference.puzzle import PuzzleServicer
 from services.inference.queued.wiring import QueuedInference, build_queued
 from services.inference.rollouts.rollouts import Rollouts
 from services.inference.routing import Router
@@ -21,8 +16,9 @@ from services.inference.runtimes import Runtimes
 from services.inference.sampling import Sampler
 from services.inference.servicer import ServingServicer
 from services.inference.settings import InferenceSettings
-from tessera.api.inference.v1 import puzzle_pb2, serving_pb2
-from tessera.api.inference.v1.puzzle_pb2_grpc import add_PuzzleServiceServicer_to_server
+from services.inference.typed import typed_services, typed_tasks
+from services.inference.typed.module import Parts
+from tessera.api.inference.v1 import serving_pb2
 from tessera.api.inference.v1.serving_pb2_grpc import add_ServingServiceServicer_to_server
 from tessera.blob_files import disk_errors
 from tessera.client.registry import RegistryClient
@@ -42,7 +38,7 @@ def build_pool(settings: InferenceSettings, registry: RegistryClient) -> Pool:
     loader = Loader(
         registry,
         cache_dir,
-        [PUZZLE_CELLS, PTYCHOGRAPHY, TENSORS],
+        [*typed_tasks(), TENSORS],
         Runtimes(settings),
         memory,
         timeout_s=settings.load_timeout_s,
@@ -65,13 +61,12 @@ def build_services(
         queued: Queued inference.
         watchers: Are told of every call.
     """
-    puzzle, serving = puzzle_pb2.DESCRIPTOR.services_by_name, serving_pb2.DESCRIPTOR.services_by_name
+    serving = serving_pb2.DESCRIPTOR.services_by_name
     router = Router(pool, watchers)
     return [
-        Service(add_PuzzleServiceServicer_to_server, PuzzleServicer(router), puzzle["PuzzleService"], {"ClassifyCell": Role.READER}),
+        *typed_services(Parts(settings, registry, router, pool.limits, queued)),
         Service(add_ServingServiceServicer_to_server, ServingServicer(pool), serving["ServingService"], {"ListServed": Role.READER}),
         open_inference_service(router, pool),
-        ptychography_service(build_workshop(settings, registry, router, pool.limits), queued.desk),
         queued.service(),
     ]
 
