@@ -148,6 +148,7 @@ REFUSED: list[tuple[bytes, dict[str, Any], type[TesseraError], str, str]] = [
         "plan.model",
         "24 x 24 pixels; halving is for 16 x 16",
     ),
+    (damaged(probe=np.ones((1, 2, 24, 24), np.float32)), {}, InvalidArgumentError, "scan.probe", "24 x 24 pixels, but the frames 16 x 16"),
     (damaged(), {"model": "unheard-of"}, NotFoundError, "", "unheard-of"),
     (damaged(), {"refine_with": ModelSelector(model="unheard-of")}, NotFoundError, "", "unheard-of"),
     (damaged(), {"model": MODEL}, FailedPreconditionError, "plan.model", "task puzzle_cells; ptychography is needed"),

@@ -142,18 +142,24 @@ def check_positions(positions: NDArray[np.floating], size: int, field: str = "sc
         raise InvalidArgumentError(f"positions span {span:.6g} pixels; at most {MAX_SIDE - size} are possible", field=field)
 
 
+def check_probe_shape(shape: tuple[int, ...], size: int, field: str = "scan") -> None:
+    """Raise InvalidArgumentError unless a probe of this shape fits frames of `size` x `size` pixels: (modes, N, N), not too many modes."""
+    field = f"{field}.probe"
+    if len(shape) != _FRAME_AXES or not 1 <= shape[0] <= MAX_MODES:
+        raise InvalidArgumentError(f"the probe has shape {list(shape)}; (modes, N, N) is needed, 1 to {MAX_MODES} modes", field=field)
+    if shape[1:] != (size, size):
+        message = f"the probe has {shape[2]} x {shape[1]} pixels, but the frames {size} x {size}; they must be equal"
+        raise InvalidArgumentError(message, field=field)
+
+
 def check_probe(probe: NDArray[np.complexfloating], size: int, field: str = "scan") -> None:
     """Check a probe (modes, N, N).
 
     Raises:
-        InvalidArgumentError: Another size than the frames', too many modes, NaN or infinity, or 0 everywhere.
+        InvalidArgumentError: See `check_probe_shape`; NaN or infinity, or 0 everywhere.
     """
+    check_probe_shape(probe.shape, size, field)
     field = f"{field}.probe"
-    if probe.ndim != _FRAME_AXES or not 1 <= len(probe) <= MAX_MODES:
-        raise InvalidArgumentError(f"the probe has shape {list(probe.shape)}; (modes, N, N) is needed, 1 to {MAX_MODES} modes", field=field)
-    if probe.shape[1:] != (size, size):
-        message = f"the probe has {probe.shape[2]} x {probe.shape[1]} pixels, but the frames {size} x {size}; they must be equal"
-        raise InvalidArgumentError(message, field=field)
     if not np.isfinite(probe).all():
         raise InvalidArgumentError("there is NaN or infinity in the probe", field=field)
     if not probe.any():

@@ -17,7 +17,7 @@ from tessera.blob_files import disk_errors
 from tessera.errors import InvalidArgumentError
 from tessera.tasks.ptychography.scan import Scan
 from tessera.tasks.ptychography.signatures import from_channels, to_channels
-from tessera.tasks.ptychography.validation import check_positions, check_probe, check_shapes
+from tessera.tasks.ptychography.validation import check_positions, check_probe, check_probe_shape, check_shapes
 
 _TYPES = {"amplitudes": "F32", "positions": "F64", "probe": "F32", "truth": "F32"}
 _REQUIRED = ("amplitudes", "positions")
@@ -62,10 +62,10 @@ class ScanReader:
         self.frames, self.size = _check_header(self._slices, field)
         self.positions: NDArray[np.float64] = self._file.get_tensor("positions")
         check_positions(self.positions, self.size, field)
-        self.probe = self._complex("probe", _PROBE_AXES, field)
+        self.probe = self._complex("probe")
         if self.probe is not None:
             check_probe(self.probe, self.size, field)
-        self.truth = self._complex("truth", _TRUTH_AXES, field)
+        self.truth = self._complex("truth")
 
     def __enter__(self) -> Self:
         return self
@@ -79,15 +79,9 @@ class ScanReader:
         part: NDArray[np.float32] = self._slices["amplitudes"][first : min(last, self.frames)]
         return part
 
-    def _complex(self, name: str, axes: int, field: str) -> NDArray[np.complex64] | None:
+    def _complex(self, name: str) -> NDArray[np.complex64] | None:
         """Return a tensor of real and imaginary parts as a complex one, None if there is none."""
-        if name not in self._slices:
-            return None
-        shape = self._slices[name].get_shape()
-        if len(shape) != axes or shape[-3] != _CHANNELS or 0 in shape:
-            message = f"{name} has shape {list(shape)}; {axes} axes are needed, the third last of them real and imaginary part"
-            raise InvalidArgumentError(message, field=f"{field}.{name}")
-        return from_channels(self._file.get_tensor(name))
+        return from_channels(self._file.get_tensor(name)) if name in self._slices else None
 
 
 def read_shape(path: Path, field: str = "scan") -> tuple[int, int]:
@@ -121,4 +115,18 @@ def _check_header(slices: dict[str, Any], field: str) -> tuple[int, int]:
             message = f"{name} has the element type {part.get_dtype()}; {_TYPES[name]} is needed"
             raise InvalidArgumentError(message, field=f"{field}.{name}")
     frames, positions = (tuple(slices[name].get_shape()) for name in _REQUIRED)
-    return check_shapes(frames, positions, field)
+    count, size = check_shapes(frames, positions, field)
+    _check_channels(slices, "truth", _TRUTH_AXES, field)
+    _check_channels(slices, "probe", _PROBE_AXES, field)
+    if "probe" in slices:
+        modes, _, rows, columns = slices["probe"].get_shape()
+        check_probe_shape((modes, rows, columns), size, field)
+    return count, size
+
+
+def _check_channels(slices: dict[str, Any], name: str, axes: int, field: str) -> None:
+    """Raise InvalidArgumentError if a tensor is there, but is none of real and imaginary parts with so many axes."""
+    shape = slices[name].get_shape() if name in slices else None
+    if shape is not None and (len(shape) != axes or shape[-3] != _CHANNELS or 0 in shape):
+        message = f"{name} has shape {list(shape)}; {axes} axes are needed, the third last of them real and imaginary part"
+        raise InvalidArgumentError(message, field=f"{field}.{name}")
