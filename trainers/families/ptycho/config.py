@@ -22,6 +22,14 @@ class NetworkConfig(ArchitectureConfig):
         return self.gridsize**2
 
 
+class ResidualConfig(NetworkConfig):
+    """What shapes the hybrid residual network."""
+
+    width: int = Field(12, ge=4, le=256, description="Channels at the finest scale; the two coarser ones have 2 and 4 times as many.")
+    stages: int = Field(2, ge=1, le=8, description="Projections onto the measured moduli, each with a residual U-Net after it.")
+    blocks: int = Field(1, ge=1, le=16, description="Residual blocks at each scale of a U-Net.")
+
+
 class PtychoHyperparameters(Hyperparameters):
     """Defaults as in Hoidn, Mishra and Mehta (2023); the model card has shorter recipes."""
 
@@ -32,4 +40,12 @@ class PtychoHyperparameters(Hyperparameters):
     )
     loss: Literal["poisson", "mae"] = Field("poisson", description="Of physics: Poisson on intensities, or mean error of amplitudes.")
     learn_probe: bool = Field(False, description="Improve the probe during training.")
-    neighbours: int = Field(6, ge=1, le=1000, description="Nearest frames that the others of a group are drawn from.")
+    overlap: int = Field(
+        6, ge=1, le=64, description="Neighbours, the frame itself among them, whose merged patches must explain it; 1: each alone."
+    )
+    own_weight: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="Of a frame's own patch among those merged: the less, the less its noise counts.",
+    )

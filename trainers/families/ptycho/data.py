@@ -43,9 +43,9 @@ class Frames:
     offsets: torch.Tensor
 
     @classmethod
-    def of(cls, scan: Scan, size: int, neighbours: int, seed: int) -> Self:
+    def of(cls, scan: Scan, size: int, seed: int) -> Self:
         """Return them in groups of `size`; InvalidArgumentError if there are fewer frames than that."""
-        groups = group(scan.positions, size, neighbours=neighbours, seed=seed)
+        groups = group(scan.positions, size, seed=seed)
         return cls(
             scan,
             torch.from_numpy(Normaliser.fit(scan.amplitudes).apply(scan.amplitudes)),

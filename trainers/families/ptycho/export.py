@@ -6,9 +6,9 @@ import numpy as np
 
 from tessera.tasks.ptychography import normalisation
 from tessera.tasks.ptychography.signatures import network_signature
-from trainers.families.ptycho.architectures import PatchNetwork
 from trainers.families.ptycho.config import NetworkConfig
 from trainers.families.ptycho.data import Frames
+from trainers.families.ptycho.networks import PatchNetwork
 from trainers.family import Arrays, Export
 
 _BATCH = 64

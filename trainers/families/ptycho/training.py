@@ -6,14 +6,15 @@ from pathlib import Path
 import torch
 
 from tessera.errors import InvalidArgumentError
-from trainers.families.ptycho.architectures import PatchNetwork
 from trainers.families.ptycho.config import NetworkConfig, PtychoHyperparameters
 from trainers.families.ptycho.data import Frames, load, scaled_probe
 from trainers.families.ptycho.engines.config import EngineConfig
 from trainers.families.ptycho.engines.subject import EngineSubject
-from trainers.families.ptycho.evaluate import evaluate
+from trainers.families.ptycho.evaluate import reconstruct
 from trainers.families.ptycho.export import export
-from trainers.families.ptycho.physics import data_loss, intensities, to_complex
+from trainers.families.ptycho.networks import PatchNetwork
+from trainers.families.ptycho.physics import data_loss, intensities, merge, to_complex
+from trainers.families.ptycho.pictures import draw
 from trainers.family import Export, Subject, Tensors, Training
 from trainers.progress import Report
 
@@ -34,8 +35,9 @@ class PatchTraining(Training):
         scan, validation, self.dataset_digest = load(files)
         self._config, self._settings = config, settings
         self._probe = scaled_probe(scan, config)
-        self.frames = Frames.of(scan, config.group, settings.neighbours, settings.seed)
-        self.validation = Frames.of(validation, config.group, settings.neighbours, settings.seed)
+        self._members = config.group if config.group > 1 or settings.supervision == "supervised" else settings.overlap
+        self.frames = Frames.of(scan, self._members, settings.seed)
+        self.validation = Frames.of(validation, config.group, settings.seed)
         if settings.supervision == "supervised" and scan.truth is None:
             message = "supervised learning needs a scan with its true object; real scans have none: learn from physics"
             raise InvalidArgumentError(message, field="spec.hyperparameters.supervision")
@@ -57,24 +59,40 @@ class PatchTraining(Training):
 
     def loss(self, network: PatchNetwork, batch: Tensors) -> torch.Tensor:
         """Return how badly the network's patches explain the frames, or how far they are from the true ones (mean absolute error)."""
-        amplitudes, _, *truths = batch
-        patches = network(amplitudes)
+        amplitudes, offsets, *truths = batch
+        patches = self._patches(network, amplitudes)
         if truths:
             return (network.centre(patches) - network.centre(truths[0])).abs().mean()
-        expected = intensities(to_complex(patches.flatten(0, 1)), to_complex(network.probe))
-        return data_loss(expected, amplitudes.flatten(0, 1), self._settings.loss)
+        probe = to_complex(network.probe)
+        merged = self._merged(network, to_complex(network.centre(patches)), offsets, probe)
+        return data_loss(intensities(merged, probe), amplitudes[:, 0], self._settings.loss)
+
+    def _patches(self, network: PatchNetwork, amplitudes: torch.Tensor) -> torch.Tensor:
+        """Return the patches (b, g, 2, N, N) of neighbours, which a network of groups of one sees one by one."""
+        if network.group == amplitudes.shape[1]:
+            return network(amplitudes)
+        return network(amplitudes.flatten(0, 1)[:, None]).unflatten(0, amplitudes.shape[:2])[:, :, 0]
+
+    def _merged(self, network: PatchNetwork, centres: torch.Tensor, offsets: torch.Tensor, probe: torch.Tensor) -> torch.Tensor:
+        """Return what the first of each group looks at, (b, N, N), as its neighbours have it.
+
+        What a patch says beyond what its own frame can know, noise above all, its neighbours contradict. A frame is explained by them, so a
+        network that only copies noise gains nothing (Lehtinen et al., Noise2Noise, 2018).
+        """
+        weights = network.centre(probe.detach().abs().square().sum(dim=0))
+        return network.padded(merge(centres, offsets, weights / weights.max(), self._settings.own_weight))
 
     def evaluate(self, network: PatchNetwork) -> dict[str, float]:
         """Return the metrics on the frames that are not learnt from."""
-        return evaluate(network, self.validation)
+        return reconstruct(network, self.validation).figures
 
     def measure(self, network: PatchNetwork, report: Report) -> dict[str, float]:
         """Return the metrics on the frames that were not learnt from."""
-        return evaluate(network, self.validation)
+        return reconstruct(network, self.validation).figures
 
     def draw(self, network: PatchNetwork, directory: Path, stem: str) -> list[Path]:
         """Draw what the network makes of the frames that it was not trained on."""
-        return []
+        return draw(network, self.validation, reconstruct(network, self.validation), directory, stem)
 
     def export(self, network: PatchNetwork) -> Export:
         """Return what the exported version carries."""
