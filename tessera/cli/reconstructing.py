@@ -69,6 +69,13 @@ class Reconstructed:
         """Frames of the scan a second."""
         return len(self.scan) / self.seconds
 
+    def illuminated(self) -> tuple[slice, slice]:
+        """Return rows and columns of the object that the inner halves of the frames reach: further out is little light, or none."""
+        reach = self.scan.size / 4
+        first = np.maximum(self.scan.positions.min(axis=0) - reach - self.corner, 0).astype(int)
+        last = np.ceil(self.scan.positions.max(axis=0) + reach - self.corner).astype(int)
+        return slice(first[1], last[1] + 1), slice(first[0], last[0] + 1)
+
     def figures(self) -> dict[str, Any]:
         """Return the numbers as plain data."""
         return {

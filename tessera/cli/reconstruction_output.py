@@ -74,10 +74,10 @@ def draw(done: "Reconstructed", directory: Path, curves: "Mapping[str, Correlati
     """Write the pictures of a reconstruction, and of the curves if there are any, and return their paths."""
     from tessera.tasks.ptychography import pictures
 
-    weight = done.tensors["weight"]
+    shown = done.illuminated()
     drawn = {
-        "amplitude": pictures.draw_amplitude(done.object, weight),
-        "phase": pictures.draw_phase(done.object, weight),
+        "amplitude": pictures.draw_amplitude(done.object[shown], done.tensors["weight"][shown]),
+        "phase": pictures.draw_phase(done.object[shown], done.tensors["weight"][shown]),
         "positions": pictures.draw_positions(done.scan.positions, done.tensors["positions"]),
     }
     if done.probe is not None:

@@ -1,6 +1,7 @@
 """The ptychography demo, without servers: what it simulates, what it asks for, and what it shows."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from tessera.api.inference.v1.serving_pb2 import AnsweredBy
 from tessera.cli.demo.ptycho import ENGINE, SIZE, PtychoDemo, engine_spec, simulated_halves
 from tessera.cli.demo.ptycho_report import Report, Row
 from tessera.cli.reconstructing import Reconstructed
+from tessera.errors import DataLossError
 from tessera.tasks.ptychography.signatures import to_channels
 from tests.unit.cli_fakes import tessera
 from trainers.families.ptycho import FAMILY
@@ -38,9 +40,9 @@ def test_training_and_test_scan_are_of_two_halves_that_share_no_pixel(photograph
 def test_the_jobs_are_what_the_family_takes() -> None:
     demo = PtychoDemo(Path("photo.jpg"), 64, 3, "cnn", "ptycho", fresh=False)
     for spec in (demo.spec(), engine_spec()):
-        architecture = FAMILY.architectures.get(spec.architecture)
-        assert architecture.config(**dict(spec.model_config.items())).size == SIZE
+        FAMILY.architectures.get(spec.architecture).parse_config(dict(spec.model_config.items()))
         FAMILY.hyperparameters(**dict(spec.hyperparameters.items()))
+    assert demo.spec().model_config["size"] == SIZE
     assert demo.spec().hyperparameters["epochs"] == 3
 
 
@@ -58,12 +60,15 @@ def test_the_report_measures_against_the_half_that_was_scanned(photograph: Image
     }
     perfect = Row.of("network + engine", Reconstructed(scan, tensors, (0.0, 0.0), 1, answered, 2.0))
     flat = Row.of("network", Reconstructed(scan, {**tensors, "errors": np.zeros(0)}, (0.0, 0.0), 0, answered[:1], 0.5))
-    report = Report("cnn", "ptycho", 2, 2334146, 20, 61.5, {"fourier_error": 0.1}, 36, [flat, perfect], [Path("objects.png")])
+    report = Report("cnn", "ptycho", 2, 2334146, 20, 61.5, flat.comparison.figures(), 36, [flat, perfect], [Path("objects.png")])
     figures = json.loads(json.dumps(report.as_dict()))
     assert [row["name"] for row in figures["rows"]] == ["network", "network + engine"]
     assert figures["rows"][1]["phase_psnr"] > 60
     assert (figures["rows"][1]["frames_per_s"], figures["rows"][1]["fourier_error"]) == (18, pytest.approx(0.01))
     assert figures["rows"][0]["fourier_error"] is None
+    report.check_agreement()
+    with pytest.raises(DataLossError, match=r"training measured 17\.000 dB"):
+        replace(report, measured=report.measured | {"phase_psnr": 17.0}).check_agreement()
     report.show()
     said = capsys.readouterr().out
     assert "ptycho version 2" in said

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tessera.api.inference.v1 import ptychography_pb2 as pb
 from tessera.api.trainer.v1 import trainer_pb2
 from tessera.cli import output
@@ -19,7 +17,6 @@ from tessera.cli.train import check_readable
 from tessera.client.ptychography import reconstruction_plan
 from tessera.errors import DeadlineExceededError, UnavailableError
 from tessera.tasks.images import load_image
-from tessera.tasks.ptychography.alignment import remove_plane
 from tessera.tasks.ptychography.files import write_scan
 from tessera.tasks.ptychography.metrics import aligned
 from tessera.tasks.ptychography.scan import Scan
@@ -42,6 +39,8 @@ SPACING = 8.5
 PHOTONS = 1e6
 PASSES = 30
 """Of the engine, with the network's answer to begin with as without."""
+TRIAL = 5
+"""Passes of the engine on its job's scan, which measure it before it is registered."""
 WARM_UP = 32
 """Frames of a reconstruction that nobody measures: it has the versions loaded."""
 RECIPE = {"epochs": 20}
@@ -79,7 +78,7 @@ class PtychoDemo:
 
         Raises:
             FailedPreconditionError: A training failed.
-            DataLossError: A version is damaged.
+            DataLossError: A version is damaged, or serves another object than it was measured with.
             DeadlineExceededError: No worker announced the family, or no server picked up a version, in two minutes.
         """
         directory = home.demo / FAMILY
@@ -100,7 +99,7 @@ class PtychoDemo:
         done = await self._reconstruct_all(client, test)
         manifest = json.loads(versions[0].manifest_json)
         rows = [Row.of(name, one) for name, one in done.items()]
-        return Report(
+        report = Report(
             architecture=versions[0].architecture,
             model=self.model,
             version=versions[0].version,
@@ -110,8 +109,10 @@ class PtychoDemo:
             measured=dict(versions[0].metrics),
             frames=self.frames,
             rows=rows,
-            pictures=_draw(done, rows, directory) + await fetch_pictures(client, manifest, directory),
+            pictures=_draw(done, rows, directory) + await fetch_pictures(client, manifest, directory / "training"),
         )
+        report.check_agreement()
+        return report
 
     def spec(self) -> trainer_pb2.JobSpec:
         """Return the network's job without its inputs."""
@@ -136,6 +137,7 @@ def engine_spec() -> trainer_pb2.JobSpec:
     """Return the engine's job without its inputs."""
     spec = trainer_pb2.JobSpec(family=FAMILY, architecture=ENGINE, model=ENGINE, alias=ALIAS)
     spec.model_config.update({"size": SIZE})
+    spec.hyperparameters.update({"epochs": TRIAL})
     return spec
 
 
@@ -163,12 +165,11 @@ def _draw(done: "Mapping[str, Reconstructed]", rows: list[Row], directory: Path)
     """Write the pictures of all reconstructions, the objects and the curves side by side, and return their paths."""
     from tessera.tasks.ptychography import pictures
 
-    pairs = {name: aligned(*one.beside_truth()) for name, one in done.items()}
-    least = tuple(np.min([found.shape for found, _ in pairs.values()], axis=0))
-    objects = {"truth": next(iter(pairs.values()))[1]} | {name: found for name, (found, _) in pairs.items()}
-    cut = {name: remove_plane(found[: least[0], : least[1]]) for name, found in objects.items()}
+    # Unmoved, so that all stay on the same pixels: how far a network that knows nothing seems to be shifted, means nothing.
+    pairs = {name: aligned(*one.beside_truth(), registered=True) for name, one in done.items()}
+    objects = {"truth": pairs["network"][1]} | {name: found for name, (found, _) in pairs.items()}
     side_by_side = {
-        "objects": pictures.draw_objects(cut),
+        "objects": pictures.draw_objects(objects),
         "frc": pictures.draw_correlations({row.name: row.comparison.correlation for row in rows}),
         "errors": pictures.draw_errors({name: one.errors for name, one in done.items() if len(one.errors) > 1}),
     }

@@ -6,7 +6,11 @@ from typing import Any, Self
 
 from tessera.cli import output
 from tessera.cli.reconstructing import Reconstructed
+from tessera.errors import DataLossError
 from tessera.tasks.ptychography.metrics import Comparison
+
+TOLERANCE_DB = 0.1
+"""Runtimes add up in another order, no more."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Report:
         train_seconds: From the claim of the job to its registration.
         measured: Metrics that training measured in eval mode.
         frames: Of the scan.
-        rows: The ways to reconstruct it.
+        rows: The ways to reconstruct it; the network alone is the first.
         pictures: Where the pictures lie.
     """
 
@@ -56,6 +60,20 @@ class Report:
     frames: int
     rows: list[Row]
     pictures: list[Path]
+
+    def check_agreement(self) -> None:
+        """Make sure that the served network's object is as good as training measured on the same scan.
+
+        Raises:
+            DataLossError: It is not.
+        """
+        served = self.rows[0].comparison.figures()
+        for name in ("amplitude_psnr", "phase_psnr"):
+            if abs(served[name] - self.measured[name]) > TOLERANCE_DB:
+                raise DataLossError(
+                    f"the server's {name} is {served[name]:.3f} dB, training measured {self.measured[name]:.3f} dB: the two do not scale "
+                    "frames or put patches together alike"
+                )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures as plain data; `seconds` and `frames_per_s` are as the caller sees them, sending and stitching included."""
