@@ -10,6 +10,7 @@ from services.inference.ptychography.metrics import FRAMES
 from services.inference.ptychography.spool import Spool
 from tessera.api.inference.v1 import ptychography_pb2 as pb
 from tessera.errors import DeadlineExceededError, InvalidArgumentError
+from tessera.tasks.ptychography.centring import check_centred
 from tessera.tasks.ptychography.validation import (
     MAX_SIZE,
     MIN_SIZE,
@@ -125,6 +126,7 @@ def _check_shape(patterns: Array, size: int, field: str) -> None:
 
 
 def _amplitudes(patterns: Array, kind: str, field: str, first: int) -> NDArray[np.float32]:
+    """Return patterns as amplitudes, checked; what holds for all frames alike is told from the first of them."""
     types = COUNTS if kind == "counts" else frozenset({np.dtype(np.float32)})
     if patterns.dtype not in types:
         raise InvalidArgumentError.unknown(f"element type of {kind}", str(patterns.dtype), map(str, types), field=field)
@@ -132,7 +134,11 @@ def _amplitudes(patterns: Array, kind: str, field: str, first: int) -> NDArray[n
     if kind == "counts":
         if first == 0:
             check_counts(patterns, field)
-        return np.sqrt(patterns, dtype=np.float32)
+        amplitudes = np.sqrt(patterns, dtype=np.float32)
+    else:
+        if first == 0:
+            check_amplitudes_not_counts(patterns, field)
+        amplitudes = patterns
     if first == 0:
-        check_amplitudes_not_counts(patterns, field)
-    return patterns
+        check_centred(amplitudes, field)
+    return amplitudes

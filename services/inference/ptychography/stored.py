@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from tessera.tasks.ptychography.centring import check_centred
 from tessera.tasks.ptychography.files.stored import ScanReader
 from tessera.tasks.ptychography.validation import check_amplitudes_not_counts, check_frames
 
@@ -70,3 +71,4 @@ class StoredScan:
             check_frames(part, field, first=first)
             if first == 0:
                 check_amplitudes_not_counts(part, field)
+                check_centred(part, field)

@@ -19,7 +19,7 @@ _AXES = ("rows", "columns")
 
 
 def check_centred(amplitudes: Array, field: str = "scan.amplitudes") -> None:
-    """Check that frames (k, N, N), amplitudes or counts, have zero frequency in the centre, as far as one can tell.
+    """Check that frames (k, N, N) have zero frequency in the centre, as far as one can tell.
 
     Raises:
         InvalidArgumentError: It is at the corner, or at an edge: only one axis was shifted.
@@ -37,18 +37,19 @@ def check_centred(amplitudes: Array, field: str = "scan.amplitudes") -> None:
 
 
 def check_corner(counts: Array, field: str = "scan.counts") -> None:
-    """Check that frames (k, N, N) have zero frequency at the corner, as far as one can tell; InvalidArgumentError if they have not."""
-    if any(part > _SHIFTED for part in _off_centre(np.fft.fftshift(counts[_chosen(len(counts))], axes=(-2, -1)))):
+    """Check that counts (k, N, N) have zero frequency at the corner, as far as one can tell; InvalidArgumentError if they have not."""
+    amplitudes = np.sqrt(counts[_chosen(len(counts))], dtype=np.float32)
+    if any(part > _SHIFTED for part in _off_centre(np.fft.fftshift(amplitudes, axes=(-2, -1)))):
         message = (
             "zero frequency is in the centre of the frames, or only one axis is shifted; this layout has it at the corner: apply ifftshift"
         )
         raise InvalidArgumentError(message, field=field)
 
 
-def _off_centre(frames: Array) -> tuple[float, float]:
+def _off_centre(amplitudes: Array) -> tuple[float, float]:
     """Return how far the brightest row and column are off the centre, 0 to 1/2 of N; 0 where one cannot tell."""
-    size = frames.shape[-1]
-    mean = np.sqrt(frames[_chosen(len(frames))], dtype=np.float64).mean(axis=0)
+    size = amplitudes.shape[-1]
+    mean = amplitudes[_chosen(len(amplitudes))].mean(axis=0, dtype=np.float64)
     turns = np.exp(2j * np.pi * (np.arange(size) - size // 2) / size)
     off = []
     for marginal in (mean.sum(axis=1), mean.sum(axis=0)):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tessera.errors import InvalidArgumentError
+from tessera.tasks.ptychography.physics import model_amplitudes, read_patches
 from tessera.tasks.ptychography.scan import Scan
 
 Layout = Literal["raster", "fermat", "random"]
@@ -113,7 +114,7 @@ def simulate(
     amplitudes = np.empty((frames, size, size), np.float32)
     for first in range(0, frames, _BATCH):
         part = slice(first, min(first + _BATCH, frames))
-        expected = _intensities(patches_at(truth, actual[part], size), modes)
+        expected = model_amplitudes(truth, modes, actual[part] - size // 2) ** 2
         amplitudes[part] = np.sqrt(random.poisson(expected) if noise else expected)
     known = actual + random.normal(0, 1, actual.shape) * position_error
     return Scan(amplitudes, known, modes, truth.astype(np.complex64))
@@ -124,26 +125,16 @@ def patches_at(truth: NDArray[np.complexfloating], positions: NDArray[np.floatin
 
     Args:
         truth: The object, (rows, columns).
-        positions: Centres (x, y), pixels, (B, 2); each patch and a pixel more must lie in the object.
+        positions: Centres (x, y), pixels of it, (B, 2).
         size: N, of the patches.
 
     Returns:
         (B, N, N).
+
+    Raises:
+        InvalidArgumentError: A patch reaches beyond the object.
     """
-    corners = np.asarray(positions, np.float64) - size // 2
-    whole = np.floor(corners).astype(int)
-    x, y = (corners - whole).astype(np.float32).T[:, :, None, None]
-    axis = np.arange(size + 1)
-    near = truth[whole[:, 1, None, None] + axis[:, None], whole[:, 0, None, None] + axis]
-    upper = near[:, :-1] * (1 - y) + near[:, 1:] * y
-    mixed: NDArray[np.complexfloating] = upper[:, :, :-1] * (1 - x) + upper[:, :, 1:] * x
-    return mixed
-
-
-def _intensities(patches: NDArray[np.complexfloating], modes: NDArray[np.complex64]) -> NDArray[np.float64]:
-    """Return the counts that are expected, (B, N, N), zero frequency in the centre."""
-    waves = np.fft.fft2(patches[:, None] * modes[None], norm="ortho")
-    return np.fft.fftshift(np.sum(np.abs(waves) ** 2, axis=1), axes=(-2, -1))
+    return read_patches(truth, positions - size // 2, size)
 
 
 def _raster(frames: int, extent: NDArray[np.int_], random: np.random.Generator) -> NDArray[np.float64]:
