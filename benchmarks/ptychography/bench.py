@@ -22,6 +22,8 @@ RUNTIMES = {".onnx": "onnxruntime", ".pt2": "torchserve"}
 """What computes a graph, by its extension."""
 WARM_UP = 32
 """Frames of a reconstruction that nobody measures: it has the versions loaded."""
+ENGINE = {"epochs": 3}
+"""Of the job that registers an engine: passes over its scan, for the version's metrics and pictures."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from tessera.cpus import available_cpus
 from tessera.errors import InvalidArgumentError, TesseraError
 from tessera.stack.home import Home
 from tessera.stack.ports import Ports
+from tessera.stack.signals import until_signal
 from tessera.tasks.images import load_image
 from tessera.tasks.ptychography.files import read_scan
 
@@ -34,9 +35,11 @@ def main() -> None:
     begun = time.perf_counter()
     try:
         check_libraries()
-        bench = asyncio.run(_run(options))
+        bench = asyncio.run(until_signal(_run(options)))
     except TesseraError as error:
         raise SystemExit(f"ptycho: {error.message}") from None
+    if bench is None:
+        raise SystemExit(130)
     print_rows(bench.rows)
     minutes = (time.perf_counter() - begun) / 60
     output.note(f"{minutes:.1f} min; pictures in {options.pictures}")

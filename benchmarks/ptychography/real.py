@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from benchmarks.ptychography.bench import Bench, Model
+from benchmarks.ptychography.bench import ENGINE, Bench, Model
 from benchmarks.ptychography.here import engine, plain_epie, reconstruct_here
 from tessera.cli import output
 from tessera.cli.reconstructing import correlate_half_scans
@@ -16,8 +16,7 @@ ENGINES = ("rpie", "lsqml")
 PASSES = 60
 """Most that an engine may make on its way to the target."""
 NETWORK = "resnet"
-CONFIG = {"width": 16}
-RECIPE = {"epochs": 10}
+RECIPE = {"epochs": 5, "learning_rate": 3e-3}
 """Of the network. It learns from the frames of the scan itself, which needs no truth."""
 
 
@@ -38,11 +37,11 @@ async def measure(bench: Bench, scan: Scan, file: Path, target: float) -> None:
     for name in ENGINES:
         done = await asyncio.to_thread(reconstruct_here, scan, name, engine(name, scan.size, PASSES, target))
         bench.add(SCAN, f"{name}, one process", done, target=target)
-        engines[name] = await bench.model(f"{name}-{scan.size}", name, {"scan": file}, size, {})
+        engines[name] = await bench.model(f"{name}-{scan.size}", name, {"scan": file}, size, ENGINE)
         for runtime in engines[name].runtimes:
             done = await bench.reconstruct(scan, engines[name], runtime=runtime, iterations=PASSES, target_fourier_error=target)
             bench.add(SCAN, f"{name}, served by {runtime}", done, target=target)
-    network = await bench.model(f"network-{scan.size}", NETWORK, {"scan": file}, size | CONFIG, RECIPE)
+    network = await bench.model(f"network-{scan.size}", NETWORK, {"scan": file}, size, RECIPE)
     for runtime in network.runtimes:
         bench.add(SCAN, f"network, served by {runtime}", await bench.reconstruct(scan, network, runtime=runtime))
     for name, refining in engines.items():

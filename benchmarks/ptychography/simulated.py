@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.ptychography.bench import Bench, Model
+from benchmarks.ptychography.bench import ENGINE, Bench, Model
 from benchmarks.ptychography.rows import Row
-from tessera.cli.demo.ptycho import NETWORK, PHOTONS, RECIPE, SIZE, simulated_halves
+from tessera.cli.demo.ptycho import PHOTONS, SIZE, simulated_halves
 from tessera.tasks.ptychography import pictures
 from tessera.tasks.ptychography.alignment import remove_plane
 from tessera.tasks.ptychography.files import write_scan
@@ -16,6 +16,9 @@ from tessera.tasks.ptychography.metrics import aligned
 from tessera.tasks.ptychography.scan import Scan
 from tessera.tasks.ptychography.simulation import object_from_picture, simulate
 
+NETWORK = "resnet"
+RECIPE = {"epochs": 15, "learning_rate": 3e-3}
+"""Of the network and of its twin alike."""
 ENGINES = ("rpie", "lsqml")
 PASSES = 30
 LIKE, UNLIKE, LONG = "photo", "spokes", "photo, long"
@@ -37,10 +40,10 @@ async def measure(bench: Bench, picture: Image.Image, frames: int, long: int, fo
     for file, scan in zip(files.values(), (training, test), strict=True):
         write_scan(file, scan)
     networks = {
-        name: await bench.model(f"{name}-{SIZE}", "cnn", files, {"size": SIZE, **NETWORK}, RECIPE | {"supervision": supervision})
+        name: await bench.model(f"{name}-{SIZE}", NETWORK, files, {"size": SIZE}, RECIPE | {"supervision": supervision})
         for name, supervision in (("network", "physics"), ("twin", "supervised"))
     }
-    engines = {name: await bench.model(f"{name}-{SIZE}", name, {"scan": files["validation"]}, {"size": SIZE}, {}) for name in ENGINES}
+    engines = {name: await bench.model(f"{name}-{SIZE}", name, {"scan": files["validation"]}, {"size": SIZE}, ENGINE) for name in ENGINES}
     for kind, scan in ((LIKE, test), (UNLIKE, spokes(frames))):
         await _compare(bench, kind, scan, networks, engines)
     repeats = -(-long // frames)
