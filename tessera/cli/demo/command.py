@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 DEMOS = ("puzzle", "ptycho")
 REPOSITORY_PICTURE = Path(__file__).parents[3] / "examples" / "photo.jpg"
-COLUMNS, ROWS, FRAMES = 38, 25, 1024
+COLUMNS, ROWS = 38, 25
+FRAMES, EPOCHS = 512, 6
+"""Of the demo ptycho: a few minutes on two cores."""
 
 
 class Report(Protocol):
@@ -64,7 +66,7 @@ def demo(
         int | None, typer.Option("--frames", min=16, help="ptycho: frames of each simulated scan.", show_default=str(FRAMES))
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the data.", show_default="of the demo")] = None,
-    architecture: Annotated[str, typer.Option("--architecture", help="Network of the family.", show_default="cells_exp4, cnn")] = "",
+    architecture: Annotated[str, typer.Option("--architecture", help="Network of the family.", show_default="cells_exp4, resnet")] = "",
     model: Annotated[str, typer.Option("--model", help="Model to register the version under.", show_default="the demo's name")] = "",
     port_base: PortBase = 8000,
     home: HomeOption = None,
@@ -90,7 +92,7 @@ def demo(
     chosen: Demo = (
         PuzzleDemo(photograph, columns or COLUMNS, rows or ROWS, epochs, architecture or "cells_exp4", model or which, fresh)
         if which == "puzzle"
-        else PtychoDemo(photograph, frames or FRAMES, epochs, architecture or "cnn", model or which, fresh)
+        else PtychoDemo(photograph, frames or FRAMES, epochs or EPOCHS, architecture or "resnet", model or which, fresh)
     )
     chosen.check()
     directory = stack_home(ctx, home)

@@ -37,14 +37,14 @@ SIZE = 64
 SPACING = 8.5
 """Mean distance of neighbouring frames, pixels; those of the real scan in `shared/data/ptycho` are 9 apart."""
 PHOTONS = 1e6
+RECIPE = {"learning_rate": 2e-3, "loss": "mae"}
+"""Of the model card, for few epochs."""
 PASSES = 30
 """Of the engine, with the network's answer to begin with as without."""
 TRIAL = 5
 """Passes of the engine on its job's scan, which measure it before it is registered."""
 WARM_UP = 32
 """Frames of a reconstruction that nobody measures: it has the versions loaded."""
-RECIPE = {"epochs": 20}
-NETWORK = {"width": 32}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class PtychoDemo:
     Args:
         picture: The photograph.
         frames: Of each scan.
-        epochs: Passes over the frames; None for the demo's own.
+        epochs: Passes over the frames.
         architecture: Network.
         model: Model to register the network under.
         fresh: Whether to train although there is a version already.
@@ -62,7 +62,7 @@ class PtychoDemo:
 
     picture: Path
     frames: int
-    epochs: int | None
+    epochs: int
     architecture: str
     model: str
     fresh: bool
@@ -117,8 +117,8 @@ class PtychoDemo:
     def spec(self) -> trainer_pb2.JobSpec:
         """Return the network's job without its inputs."""
         spec = trainer_pb2.JobSpec(family=FAMILY, architecture=self.architecture, model=self.model, alias=ALIAS)
-        spec.model_config.update({"size": SIZE, **NETWORK})
-        spec.hyperparameters.update(RECIPE | ({"epochs": self.epochs} if self.epochs else {}))
+        spec.model_config.update({"size": SIZE})
+        spec.hyperparameters.update(RECIPE | {"epochs": self.epochs})
         return spec
 
     async def _reconstruct_all(self, client: "Client", scan: Scan) -> dict[str, Reconstructed]:
