@@ -39,6 +39,9 @@ def reconstruct(
     seed: Annotated[int, typer.Option("--seed", help="Of the order in which an engine takes the frames.")] = 0,
     fixed_probe: Annotated[bool, typer.Option("--fixed-probe", help="Leave the probe as it is.")] = False,
     correct_positions: Annotated[bool, typer.Option("--correct-positions", help="Improve the positions too.")] = False,
+    trust_positions: Annotated[
+        bool, typer.Option("--trust-positions", help="Do not ask whether the frames fit swapped or mirrored positions better.")
+    ] = False,
     weighting: Annotated[
         str,
         typer.Option(
@@ -72,7 +75,7 @@ def reconstruct(
     if half_scans and queue:
         raise InvalidArgumentError("--half-scans needs three reconstructions, --queue submits one; use one of them")
     check_readable(file, str(file))
-    scan = read_scan(file, field=file.name)
+    scan = read_scan(file, field=file.name, trust_positions=trust_positions)
     directory = _directory(pictures or Path(f"{file.name.partition('.')[0]}-reconstruction"))
     plan = reconstruction_plan(
         model,

@@ -8,6 +8,9 @@ import pytest
 from PIL import Image
 
 from tessera.api.inference.v1 import ptychography_pb2 as pb
+from tessera.tasks.ptychography.files import write_scan
+from tessera.tasks.ptychography.scan import Scan
+from tests.fixtures.scans import a_scan
 from tests.unit.cli_fakes import Fakes, tessera
 from tests.unit.ptychography_fakes import CORNER, ERRORS, OBJECT, write_small_scan
 
@@ -134,3 +137,12 @@ def test_missing_libraries_are_named_with_what_installs_them(scan: Path, fakes: 
     result = tessera("reconstruct", scan)
     assert result.exit_code == 1
     assert "no_such_library missing; install what is needed with `pip install 'tessera[ptychography]'`" in result.stderr
+
+
+def test_a_scan_with_swapped_axes_is_refused_unless_its_positions_are_trusted(fakes: Fakes, scan: Path, undrawn: None) -> None:
+    clear = a_scan(frames=64, size=32)
+    write_scan(scan, Scan(clear.amplitudes, np.ascontiguousarray(clear.positions[:, ::-1]), clear.probe))
+    refused = tessera("reconstruct", scan)
+    assert refused.exit_code != 0
+    assert "swapped" in refused.stderr
+    assert tessera("reconstruct", scan, "--trust-positions").exit_code == 0
