@@ -37,7 +37,7 @@ SIZE = 64
 SPACING = 8.5
 """Mean distance of neighbouring frames, pixels; those of the real scan in `shared/data/ptycho` are 9 apart."""
 PHOTONS = 1e6
-RECIPE = {"learning_rate": 2e-3, "loss": "mae"}
+RECIPE: dict[str, float | str] = {"learning_rate": 2e-3, "loss": "mae"}
 """Of the model card, for few epochs."""
 PASSES = 30
 """Of the engine, with the network's answer to begin with as without."""
@@ -118,7 +118,7 @@ class PtychoDemo:
         """Return the network's job without its inputs."""
         spec = trainer_pb2.JobSpec(family=FAMILY, architecture=self.architecture, model=self.model, alias=ALIAS)
         spec.model_config.update({"size": SIZE})
-        spec.hyperparameters.update(RECIPE | {"epochs": self.epochs})
+        spec.hyperparameters.update({**RECIPE, "epochs": self.epochs})
         return spec
 
     async def _reconstruct_all(self, client: "Client", scan: Scan) -> dict[str, Reconstructed]:
