@@ -30,7 +30,7 @@ class PtychographyServiceStub:
 
     Frames are square. Positions are (x, y) in pixels of the object: x to the right (columns), y downwards (rows). A complex array is a tensor
     FP32 with an axis of two, real and imaginary part, before its rows and columns.
-    Both methods take the gRPC metadata tessera-priority, tessera-sticky-key and tessera-runtime (see serving.proto).
+    Both methods take the gRPC metadata tessera-sticky-key and tessera-runtime (see serving.proto), Reconstruct tessera-priority too.
     """
 
     def __init__(self, channel):
@@ -56,7 +56,7 @@ class PtychographyServiceServicer:
 
     Frames are square. Positions are (x, y) in pixels of the object: x to the right (columns), y downwards (rows). A complex array is a tensor
     FP32 with an axis of two, real and imaginary part, before its rows and columns.
-    Both methods take the gRPC metadata tessera-priority, tessera-sticky-key and tessera-runtime (see serving.proto).
+    Both methods take the gRPC metadata tessera-sticky-key and tessera-runtime (see serving.proto), Reconstruct tessera-priority too.
     """
 
     def Reconstruct(self, request_iterator, context):
@@ -102,7 +102,7 @@ class PtychographyService:
 
     Frames are square. Positions are (x, y) in pixels of the object: x to the right (columns), y downwards (rows). A complex array is a tensor
     FP32 with an axis of two, real and imaginary part, before its rows and columns.
-    Both methods take the gRPC metadata tessera-priority, tessera-sticky-key and tessera-runtime (see serving.proto).
+    Both methods take the gRPC metadata tessera-sticky-key and tessera-runtime (see serving.proto), Reconstruct tessera-priority too.
     """
 
     @staticmethod

@@ -31,7 +31,7 @@ class PtychographyServiceStub:
 
     Frames are square. Positions are (x, y) in pixels of the object: x to the right (columns), y downwards (rows). A complex array is a tensor
     FP32 with an axis of two, real and imaginary part, before its rows and columns.
-    Both methods take the gRPC metadata tessera-priority, tessera-sticky-key and tessera-runtime (see serving.proto).
+    Both methods take the gRPC metadata tessera-sticky-key and tessera-runtime (see serving.proto), Reconstruct tessera-priority too.
     """
 
     @_typing.overload
@@ -54,7 +54,7 @@ class PtychographyServiceAsyncStub(PtychographyServiceStub):
 
     Frames are square. Positions are (x, y) in pixels of the object: x to the right (columns), y downwards (rows). A complex array is a tensor
     FP32 with an axis of two, real and imaginary part, before its rows and columns.
-    Both methods take the gRPC metadata tessera-priority, tessera-sticky-key and tessera-runtime (see serving.proto).
+    Both methods take the gRPC metadata tessera-sticky-key and tessera-runtime (see serving.proto), Reconstruct tessera-priority too.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -73,7 +73,7 @@ class PtychographyServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Frames are square. Positions are (x, y) in pixels of the object: x to the right (columns), y downwards (rows). A complex array is a tensor
     FP32 with an axis of two, real and imaginary part, before its rows and columns.
-    Both methods take the gRPC metadata tessera-priority, tessera-sticky-key and tessera-runtime (see serving.proto).
+    Both methods take the gRPC metadata tessera-sticky-key and tessera-runtime (see serving.proto), Reconstruct tessera-priority too.
     """
 
     @_abc_1.abstractmethod
