@@ -2,7 +2,7 @@
 
 M. Odstrcil, A. Menzel, M. Guizar-Sicairos: Iterative least-squares solver for generalized maximum-likelihood ptychography, Optics Express
 26, 3108 (2018). The directions are those of `rpie`; the step lengths are not given but solved for, each by itself: with the term that
-couples the two, the probe went 0.6 times as far, and a scan of a Siemens star took 10 passes where it takes 7 without.
+couples the two, the probe went 0.6 times as far, and a scan of a Siemens star took more than 10 passes where it takes 8 without.
 """
 
 import torch
