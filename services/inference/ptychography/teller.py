@@ -5,6 +5,8 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+import numpy as np
+
 from services.inference.ptychography.listener import Progress, See
 from services.inference.ptychography.previews import preview
 from services.inference.ptychography.result import Result
@@ -59,10 +61,11 @@ class Teller:
         if last != self._told:
             await self._tell(last)
         for name, array in (await asyncio.to_thread(result.tensors)).items():
-            data = array.astype("<f4", copy=False).tobytes()
+            data = np.ascontiguousarray(array, "<f4").reshape(-1).view(np.uint8)
             for first in range(0, max(1, len(data)), PART_BYTES):
-                part = pb.ReconstructionPart(name=name, shape=() if first else array.shape, data=data[first : first + PART_BYTES])
-                await self._send(pb.ReconstructResponse(part=part))
+                part = data[first : first + PART_BYTES].tobytes()
+                message = pb.ReconstructionPart(name=name, shape=() if first else array.shape, data=part)
+                await self._send(pb.ReconstructResponse(part=message))
         await self._send(
             pb.ReconstructResponse(
                 result=pb.ReconstructionResult(
