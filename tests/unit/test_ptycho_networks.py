@@ -149,9 +149,11 @@ def test_a_scan_that_lacks_what_is_learnt_from_is_refused(
     assert caught.value.field == field
 
 
-@pytest.mark.parametrize("settings", [{}, {"overlap": 1}, {"loss": "mae"}, {"supervision": "supervised"}, {"learn_probe": True}])
-@pytest.mark.parametrize("gridsize", [1, 2])
-def test_a_few_steps_lower_the_loss(files: dict[str, Path], settings: dict[str, object], gridsize: int) -> None:
+@pytest.mark.parametrize(
+    ("gridsize", "settings"),
+    [(1, {}), (1, {"overlap": 1}), (1, {"loss": "mae"}), (1, {"supervision": "supervised"}), (2, {"learn_probe": True})],
+)
+def test_a_few_steps_lower_the_loss(files: dict[str, Path], gridsize: int, settings: dict[str, object]) -> None:
     torch.manual_seed(0)
     training = PatchTraining(files, NetworkConfig(size=16, gridsize=gridsize), PtychoHyperparameters.model_validate(settings))
     network = ARCHITECTURES.build("resnet", {"size": 16, "width": 4, "gridsize": gridsize})

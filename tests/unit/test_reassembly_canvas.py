@@ -123,3 +123,16 @@ def test_an_empty_canvas_has_no_object():
     for ask in (canvas.object, lambda: canvas.weight, lambda: canvas.corner, canvas.check_not_collapsed):
         with pytest.raises(FailedPreconditionError, match="empty"):
             ask()
+
+
+def test_patches_whose_phases_are_not_known_come_out_in_phase() -> None:
+    random = np.random.default_rng(0)
+    truth = random.normal(size=(24, 24)) + 1j * random.normal(size=(24, 24))
+    positions = np.array([(x, y) for y in range(4, 20, 3) for x in range(4, 20, 3)], float)
+    patches = np.stack([truth[int(y) - 4 : int(y) + 4, int(x) - 4 : int(x) + 4] for x, y in positions])
+    turned = patches * np.exp(2j * np.pi * random.random(len(patches)))[:, None, None]
+    canvas = Canvas(8, 8, coherent=True)
+    canvas.add(turned, positions)
+    found = canvas.object()
+    expected = truth[: found.shape[0], : found.shape[1]]
+    assert abs(np.vdot(found, expected)) == pytest.approx(np.linalg.norm(found) * np.linalg.norm(expected), rel=1e-4)

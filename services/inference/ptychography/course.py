@@ -82,7 +82,7 @@ class Course:
         if self._plan.crop > size:
             raise InvalidArgumentError(f"the crop is {self._plan.crop} pixels; a frame has {size}", field="plan.crop")
         weights = None if self._probe is None or weighted is False else probe_weights(self._probe)
-        return Canvas(size, self._plan.crop or size // 2, weights)
+        return Canvas(size, self._plan.crop or size // 2, weights, coherent=True)
 
     async def _gather(self) -> None:
         """Wait for all frames that no network has waited for."""

@@ -20,7 +20,7 @@ from tessera.tasks.images import load_image
 from tessera.tasks.ptychography.files import write_scan
 from tessera.tasks.ptychography.metrics import aligned
 from tessera.tasks.ptychography.scan import Scan
-from tessera.tasks.ptychography.simulation import object_from_picture, simulate
+from tessera.tasks.ptychography.simulation import beam, object_from_picture, simulate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +37,8 @@ SIZE = 64
 SPACING = 8.5
 """Mean distance of neighbouring frames, pixels; those of the real scan in `shared/data/ptycho` are 9 apart."""
 PHOTONS = 1e6
+DIFFUSER = 1.5
+"""Radians: a diffuser in the beam, without which a single frame leaves the slow changes of the phase open."""
 RECIPE: dict[str, float | str] = {"learning_rate": 2e-3, "loss": "mae"}
 """Of the model card, for few epochs."""
 PASSES = 30
@@ -146,8 +148,9 @@ def simulated_halves(picture: "Image.Image", frames: int) -> tuple[Scan, Scan]:
     columns, rows = (SIZE + math.ceil(SPACING * math.sqrt(frames * share)) for share in (0.5, 2.0))
     middle = picture.width // 2
     halves = (picture.crop((0, 0, middle, picture.height)), picture.crop((middle, 0, picture.width, picture.height)))
+    probe = beam(SIZE, diffuser=DIFFUSER)
     left, right = (
-        simulate(object_from_picture(half, rows, columns), size=SIZE, frames=frames, layout="raster", photons=PHOTONS, seed=seed)
+        simulate(object_from_picture(half, rows, columns), size=SIZE, frames=frames, layout="raster", photons=PHOTONS, seed=seed, probe=probe)
         for seed, half in enumerate(halves)
     )
     return left, right

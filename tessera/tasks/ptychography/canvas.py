@@ -35,6 +35,8 @@ class Canvas:
         weights: (N, N), >= 0, the weight of each pixel of a patch; None for ones.
         max_side: Pixels a side beyond which patches are refused.
         trail: Where "canvas" is recorded; boundaries before it are the caller's to record. None for one of its own.
+        coherent: Turn each patch by the constant phase with which it fits best what is there already. A frame's intensities do not tell
+            that phase, so a network cannot know it; patches should come such that most overlap with one before.
 
     One thread at a time may use it.
 
@@ -43,12 +45,19 @@ class Canvas:
     """
 
     def __init__(
-        self, size: int, crop: int, weights: NDArray[np.floating] | None = None, *, max_side: int = MAX_SIDE, trail: Trail | None = None
+        self,
+        size: int,
+        crop: int,
+        weights: NDArray[np.floating] | None = None,
+        *,
+        max_side: int = MAX_SIDE,
+        trail: Trail | None = None,
+        coherent: bool = False,
     ) -> None:
         check_shapes((1, size, size), (1, 2), crop, None if weights is None else weights.shape)
         check_weights(weights)
         self.trail = trail or Trail()
-        self._size, self._crop, self._max_side = size, crop, max_side
+        self._size, self._crop, self._max_side, self._coherent = size, crop, max_side, coherent
         self._pixel_weights = cropped_weights(weights, size, crop, np.complex64)
         self._first = np.full(2, np.inf)  # (x, y) of the upper left pixel that patches cover
         self._last = np.full(2, -np.inf)  # one beyond the lower right one
@@ -78,7 +87,8 @@ class Canvas:
         at_once = max(1, _PIXELS_AT_ONCE // self._crop**2)
         for start in range(0, len(patches), at_once):
             chunk = slice(start, start + at_once)
-            scatter(self._sums, central(patches[chunk], self._crop), self._pixel_weights, corners[chunk] - self._origin)
+            places = corners[chunk] - self._origin
+            scatter(self._sums, central(patches[chunk], self._crop), self._pixel_weights, places, coherent=self._coherent)
 
     def object(self) -> NDArray[np.complex64]:
         """Return the object as it stands, complex64 (rows, columns), zero where no patch lies; a copy.

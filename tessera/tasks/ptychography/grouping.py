@@ -47,4 +47,5 @@ def relative_offsets(positions: NDArray[np.floating], groups: NDArray[np.integer
     translates the canvas and not the patch.
     """
     members = np.asarray(positions, np.float64)[groups]
-    return members - members.mean(axis=1, keepdims=True)
+    offsets: NDArray[np.float64] = members - members.mean(axis=1, keepdims=True)
+    return offsets

@@ -84,7 +84,12 @@ def empty_sums(rows: int, columns: int, dtype: DTypeLike) -> NDArray[np.floating
 
 
 def scatter(
-    sums: NDArray[np.floating], patches: NDArray[np.complexfloating], weights: NDArray[np.floating], corners: NDArray[np.float64]
+    sums: NDArray[np.floating],
+    patches: NDArray[np.complexfloating],
+    weights: NDArray[np.floating],
+    corners: NDArray[np.float64],
+    *,
+    coherent: bool = False,
 ) -> None:
     """Add weighted patches, and their weights, to a canvas.
 
@@ -93,6 +98,7 @@ def scatter(
         patches: Complex, (B, M, M).
         weights: (M, M), in the type of `sums`.
         corners: float64, (B, 2), (x, y) in the canvas of their upper left pixels; one pixel is free after the last.
+        coherent: Turn each patch by the constant phase with which it fits best what is there already.
     """
     count, side, _ = patches.shape
     channels = np.empty((count, side, side, 3), sums.dtype)
@@ -105,7 +111,20 @@ def scatter(
     # Rows of pixels and channels are one axis from here on: numpy adds long rows faster than many short ones.
     rows, width = sums.reshape(len(sums), -1), 3 * (side + 1)
     for (x, y), patch in zip(whole.astype(int).tolist(), moved.reshape(count, side + 1, width), strict=True):
-        rows[y : y + side + 1, 3 * x : 3 * x + width] += patch
+        here = rows[y : y + side + 1, 3 * x : 3 * x + width]
+        if coherent:
+            _turn(patch.reshape(-1, 3), here.reshape(-1, 3))
+        here += patch
+
+
+def _turn(patch: NDArray[np.floating], here: NDArray[np.floating]) -> None:
+    """Turn a patch (pixels, 3), in place, to the phase of sum(conj(patch) here); where nothing is there it stays as it is."""
+    real, imaginary = patch[:, 0].copy(), patch[:, 1].copy()
+    cosine, sine = real @ here[:, 0] + imaginary @ here[:, 1], real @ here[:, 1] - imaginary @ here[:, 0]
+    length = np.hypot(cosine, sine)
+    if length > 0:
+        patch[:, 0] = (cosine * real - sine * imaginary) / length
+        patch[:, 1] = (sine * real + cosine * imaginary) / length
 
 
 def snapped(places: NDArray[np.float64]) -> NDArray[np.float64]:

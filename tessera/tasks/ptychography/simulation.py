@@ -16,6 +16,8 @@ Layout = Literal["raster", "fermat", "random"]
 
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 _MARGIN = 2
+_GRAIN = 2.0
+"""Of the diffuser: standard deviation of what smoothes it, pixels."""
 _BATCH = 64
 """Frames that are computed at a time: memory stays small however many there are."""
 
@@ -42,13 +44,15 @@ def object_from_picture(image: Image.Image, rows: int, columns: int, *, contrast
     return np.asarray(amplitude * np.exp(1j * angle), np.complex64)
 
 
-def beam(size: int, *, diameter: float = 0.4, curvature: float = 4.0) -> NDArray[np.complex64]:
-    """Return a probe: a round beam with soft edges that diverges.
+def beam(size: int, *, diameter: float = 0.4, curvature: float = 4.0, diffuser: float = 0.0) -> NDArray[np.complex64]:
+    """Return a probe: a round beam with soft edges that diverges, perhaps behind a diffuser.
 
     Args:
         size: N, pixels.
         diameter: Of the beam at half its amplitude, as a part of N.
         curvature: Phase at the beam's edge against its centre, radians; it spreads the diffraction pattern over more pixels.
+        diffuser: Standard deviation of the phase of a diffuser with grains of some pixels, radians, always the same; 0: there is none. It
+            makes a frame by itself say much more of the object.
 
     Returns:
         (1, N, N), of power sum |P|^2 = 1.
@@ -56,7 +60,17 @@ def beam(size: int, *, diameter: float = 0.4, curvature: float = 4.0) -> NDArray
     axis = np.arange(size) - size // 2
     squared = (axis[:, None] ** 2 + axis[None, :] ** 2) / (diameter * size / 2) ** 2
     probe = np.exp(-math.log(2) * squared**2 + 1j * curvature * squared)
+    if diffuser:
+        probe *= np.exp(1j * diffuser * _grains(size))
     return np.asarray(probe / np.linalg.norm(probe), np.complex64)[None]
+
+
+def _grains(size: int) -> NDArray[np.float64]:
+    """Return smooth noise, (N, N), of mean 0 and standard deviation 1, that always is the same."""
+    from scipy.ndimage import gaussian_filter
+
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=(size, size)), sigma=_GRAIN)
+    return np.asarray((noise - noise.mean()) / noise.std(), np.float64)
 
 
 def simulate(

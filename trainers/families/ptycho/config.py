@@ -26,7 +26,8 @@ class ResidualConfig(NetworkConfig):
     """What shapes the hybrid residual network."""
 
     width: int = Field(12, ge=4, le=256, description="Channels at the finest scale; the two coarser ones have 2 and 4 times as many.")
-    stages: int = Field(2, ge=1, le=8, description="Projections onto the measured moduli, each with a residual U-Net after it.")
+    stages: int = Field(2, ge=1, le=8, description="Times that the frame is explained by projections, each with a residual U-Net after it.")
+    projections: int = Field(5, ge=1, le=100, description="Projections onto the measured moduli in each stage.")
     blocks: int = Field(1, ge=1, le=16, description="Residual blocks at each scale of a U-Net.")
 
 

@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from tessera.tasks.ptychography.alignment import field_of_view, scanned
+from tessera.tasks.ptychography.canvas import Canvas
 from tessera.tasks.ptychography.metrics import LEAST_SIDE, Comparison, compare
-from tessera.tasks.ptychography.reassembly import probe_weights, reassemble
+from tessera.tasks.ptychography.reassembly import probe_weights
 from tessera.tasks.ptychography.signatures import from_channels
 from trainers.families.ptycho.data import Frames
 from trainers.families.ptycho.networks import PatchNetwork
@@ -49,19 +50,20 @@ class Reconstruction:
 
 
 def reconstruct(network: PatchNetwork, frames: Frames) -> Reconstruction:
-    """Return what the network makes of a scan, put together as servers do it by default: the central halves, weighted by |probe|^2."""
+    """Return what the network makes of a scan, put together as servers do it: the central halves, weighted by |probe|^2, in phase."""
     patches = from_channels(predict(network, frames.inputs(slice(None)), _BATCH)[:, 0])
     probe = from_channels(network.probe.detach().cpu().numpy())
     positions = frames.scan.positions
-    found, weight = reassemble(patches, positions, frames.scan.size // 2, weights=probe_weights(probe))
+    canvas = Canvas(frames.scan.size, frames.scan.size // 2, probe_weights(probe), coherent=True)
+    canvas.add(patches, positions)
+    found, weight = canvas.object(), canvas.weight
     error = _fourier_error(torch.from_numpy(patches), torch.from_numpy(probe), frames.amplitudes)
     truth = frames.scan.truth
     least, greatest = field_of_view(positions)
     # What is held out of a small scan may be too narrow to compare.
     if truth is None or (greatest - least).min() < LEAST_SIDE + 1:
         return Reconstruction(error, found, weight, None, None)
-    corner_x, corner_y = positions.mean(axis=0) - len(found) // 2
-    cut, true = scanned(found, (corner_x, corner_y), positions, truth)
+    cut, true = scanned(found, canvas.corner, positions, truth)
     return Reconstruction(error, found, weight, true, cut)
 
 

@@ -51,7 +51,7 @@ class _Refinement(nn.Module):
 
 
 class ResidualNetwork(PatchNetwork):
-    """Stages of a modulus projection, which knows the physics, and a residual U-Net, which mends what that leaves open.
+    """Stages of modulus projections, which know the physics, and a residual U-Net, which mends what that leaves open.
 
     So the network need not learn what a Fourier transform is: it begins as a few steps of an iterative engine for a single frame, and what
     it learns is local. Frames of a group are projected each for itself and mended together.
@@ -62,6 +62,7 @@ class ResidualNetwork(PatchNetwork):
 
     def __init__(self, config: ResidualConfig) -> None:
         super().__init__(config)
+        self.projections = config.projections
         self.projection = ModulusProjection(config.size)
         channels = 2 * config.group
         self.stages = nn.ModuleList(_Refinement(2 * channels, channels, config.width, config.blocks) for _ in range(config.stages))
@@ -74,7 +75,9 @@ class ResidualNetwork(PatchNetwork):
         patch = torch.full_like(amplitudes_fhw, _START), torch.zeros_like(amplitudes_fhw)
         for stage in self.stages:
             before = self._centres(patch, groups)
-            found = self._centres(self.projection(patch, probe, amplitudes_fhw), groups)
+            for _ in range(self.projections):
+                patch = self.projection(patch, probe, amplitudes_fhw)
+            found = self._centres(patch, groups)
             centre = (found + stage(torch.cat([found, before], dim=1))).unflatten(1, (groups, 2))
             patches_bgchw = self.padded(centre)
             patch = patches_bgchw[:, :, 0].flatten(0, 1), patches_bgchw[:, :, 1].flatten(0, 1)
