@@ -8,13 +8,13 @@ from PIL import Image
 
 from benchmarks.ptychography.bench import ENGINE, Bench, Model
 from benchmarks.ptychography.rows import Row
-from tessera.cli.demo.ptycho import PHOTONS, SIZE, simulated_halves
+from tessera.cli.demo.ptycho import DIFFUSER, PHOTONS, SIZE, simulated_halves
 from tessera.tasks.ptychography import pictures
 from tessera.tasks.ptychography.alignment import remove_plane
 from tessera.tasks.ptychography.files import write_scan
 from tessera.tasks.ptychography.metrics import aligned
 from tessera.tasks.ptychography.scan import Scan
-from tessera.tasks.ptychography.simulation import object_from_picture, simulate
+from tessera.tasks.ptychography.simulation import beam, object_from_picture, simulate
 
 NETWORK = "resnet"
 RECIPE = {"epochs": 15, "learning_rate": 3e-3}
@@ -75,7 +75,8 @@ def spokes(frames: int, *, seed: int = 2) -> Scan:
     y, x = np.indices((side, side)) - side / 2
     bright = (np.sin(24 * np.arctan2(y, x)) > 0) & (np.hypot(x, y) < 0.45 * side)
     drawing = Image.fromarray(np.where(bright, 255, 64).astype(np.uint8))
-    return simulate(object_from_picture(drawing, side, side), size=SIZE, frames=frames, layout="raster", photons=PHOTONS, seed=seed)
+    drawn, probe = object_from_picture(drawing, side, side), beam(SIZE, diffuser=DIFFUSER)
+    return simulate(drawn, size=SIZE, frames=frames, layout="raster", photons=PHOTONS, seed=seed, probe=probe)
 
 
 def _draw(rows: list[Row], file: Path) -> None:

@@ -150,7 +150,9 @@ def simulated_halves(picture: "Image.Image", frames: int) -> tuple[Scan, Scan]:
     halves = (picture.crop((0, 0, middle, picture.height)), picture.crop((middle, 0, picture.width, picture.height)))
     probe = beam(SIZE, diffuser=DIFFUSER)
     left, right = (
-        simulate(object_from_picture(half, rows, columns), size=SIZE, frames=frames, layout="raster", photons=PHOTONS, seed=seed, probe=probe)
+        simulate(
+            object_from_picture(half, rows, columns), size=SIZE, frames=frames, layout="raster", photons=PHOTONS, seed=seed, probe=probe
+        )
         for seed, half in enumerate(halves)
     )
     return left, right
