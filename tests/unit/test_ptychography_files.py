@@ -2,6 +2,7 @@
 
 import bz2
 import io
+import sys
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from tessera.errors import InvalidArgumentError, ResourceExhaustedError, TesseraError
+from tessera.errors import FailedPreconditionError, InvalidArgumentError, ResourceExhaustedError, TesseraError
 from tessera.tasks.ptychography.files import ScanReader, read_scan, write_scan
 from tessera.tasks.ptychography.scan import Scan
 from tessera.tasks.ptychography.signatures import to_channels
@@ -269,6 +270,12 @@ def test_arrays_in_other_files_are_not_fetched(tmp_path: Path, how: str) -> None
             layout[:] = h5py.VirtualSource(secret, "diffraction", frames.shape)
             file.create_virtual_dataset("diffraction", layout)
     assert "lies in another file" in refused(path)
+
+
+def test_without_h5py_it_is_said_what_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_hdf5(tmp_path / "scan", ptychopinn(a_scan()))
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    assert "pip install 'tessera[ptychography]'" in refused(path, FailedPreconditionError)
 
 
 def test_pickled_arrays_are_refused(tmp_path: Path) -> None:

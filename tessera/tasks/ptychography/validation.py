@@ -60,7 +60,8 @@ def check_frames(amplitudes: Array, field: str = "scan.amplitudes", *, first: in
     Raises:
         InvalidArgumentError: NaN, infinity, a value below 0, or a frame without a count.
     """
-    totals = amplitudes.sum(axis=(1, 2), dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # of infinity less infinity
+        totals = amplitudes.sum(axis=(1, 2), dtype=np.float64)
     if not np.isfinite(totals).all():
         frame = first + int(np.flatnonzero(~np.isfinite(totals))[0])
         raise InvalidArgumentError(f"there is NaN or infinity in frame {frame}; mask such pixels with 0", field=field)

@@ -38,6 +38,7 @@ def read_scan(path: Path, *, field: str = "scan", max_bytes: int = MAX_BYTES, tr
     Raises:
         InvalidArgumentError: It cannot be read, is none of these, or holds no valid scan; the message says why.
         ResourceExhaustedError: It holds more than `max_bytes`, or the disk is full.
+        FailedPreconditionError: It is HDF5, and h5py is not installed.
     """
     if _begins(path, field).startswith(b"BZh"):
         with tempfile.TemporaryDirectory() as folder:

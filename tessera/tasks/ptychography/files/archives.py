@@ -2,6 +2,7 @@
 
 import bz2
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -107,8 +108,8 @@ class NpzReader:
         """Name what Python's and numpy's readers raise for a damaged file."""
         try:
             yield
-        # RuntimeError: encrypted; NotImplementedError: another compression; the others: bytes that are missing or wrong.
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
+        # RuntimeError: encrypted; NotImplementedError, one of those: another compression; the others: bytes that are missing or wrong.
+        except (zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, EOFError, OSError, ValueError, RuntimeError) as error:
             raise InvalidArgumentError(f"the .npz file is damaged or ends too early: {error}", field=self._field) from error
 
 

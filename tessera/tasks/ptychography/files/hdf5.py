@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera.errors import InvalidArgumentError
+from tessera.errors import FailedPreconditionError, InvalidArgumentError
 from tessera.tasks.ptychography.files.archives import check_bytes
 from tessera.tasks.ptychography.files.layouts import NAMES
 
@@ -30,20 +30,25 @@ class Hdf5Reader:
     Raises:
         InvalidArgumentError: It is no such file, is damaged, or an array lies in another file or is not there to its full length.
         ResourceExhaustedError: They hold more than `max_bytes`.
+        FailedPreconditionError: h5py is not installed.
     """
 
     def __init__(self, path: Path, field: str, max_bytes: int) -> None:
-        import h5py
-
+        try:
+            import h5py
+        except ImportError as error:
+            message = "h5py is missing; install what reads HDF5 with `pip install 'tessera[ptychography]'`"
+            raise FailedPreconditionError(message, field=field) from error
         self._field = field
         try:
             self._file = h5py.File(path, "r")
             found = {name: self._file[name] for name in NAMES if name in self._file}
-        except (OSError, KeyError, RuntimeError) as error:
+            self._datasets = {name: item for name, item in found.items() if isinstance(item, h5py.Dataset)}
+            for name, dataset in self._datasets.items():
+                self._check(name, dataset)
+        # h5py says ValueError and TypeError for element types that numpy has not, and the others for bytes that are missing or wrong.
+        except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
             raise InvalidArgumentError(f"the HDF5 file is damaged or ends too early: {error}", field=field) from error
-        self._datasets = {name: item for name, item in found.items() if isinstance(item, h5py.Dataset)}
-        for name, dataset in self._datasets.items():
-            self._check(name, dataset)
         self.shapes: dict[str, tuple[int, ...]] = {name: dataset.shape for name, dataset in self._datasets.items()}
         check_bytes(sum(_claimed(dataset) for dataset in self._datasets.values()), max_bytes, field)
 

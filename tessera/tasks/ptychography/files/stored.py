@@ -18,6 +18,7 @@ from tessera.errors import InvalidArgumentError
 from tessera.tasks.ptychography.scan import Scan
 from tessera.tasks.ptychography.signatures import from_channels, to_channels
 from tessera.tasks.ptychography.validation import check_positions, check_probe, check_probe_shape, check_shapes
+from tessera.tensors import check_finite
 
 _TYPES = {"amplitudes": "F32", "positions": "F64", "probe": "F32", "truth": "F32"}
 _REQUIRED = ("amplitudes", "positions")
@@ -62,10 +63,10 @@ class ScanReader:
         self.frames, self.size = _check_header(self._slices, field)
         self.positions: NDArray[np.float64] = self._file.get_tensor("positions")
         check_positions(self.positions, self.size, field)
-        self.probe = self._complex("probe")
+        self.probe = self._complex("probe", field)
         if self.probe is not None:
             check_probe(self.probe, self.size, field)
-        self.truth = self._complex("truth")
+        self.truth = self._complex("truth", field)
 
     def __enter__(self) -> Self:
         return self
@@ -79,9 +80,13 @@ class ScanReader:
         part: NDArray[np.float32] = self._slices["amplitudes"][first : min(last, self.frames)]
         return part
 
-    def _complex(self, name: str) -> NDArray[np.complex64] | None:
-        """Return a tensor of real and imaginary parts as a complex one, None if there is none."""
-        return from_channels(self._file.get_tensor(name)) if name in self._slices else None
+    def _complex(self, name: str, field: str) -> NDArray[np.complex64] | None:
+        """Return a tensor of real and imaginary parts as a complex one, None if there is none; InvalidArgumentError for NaN or infinity."""
+        if name not in self._slices:
+            return None
+        channels = self._file.get_tensor(name)
+        check_finite(channels, f"{field}.{name}")
+        return from_channels(channels)
 
 
 def read_shape(path: Path, field: str = "scan") -> tuple[int, int]:
