@@ -38,7 +38,14 @@ OPSET = 18
 
 
 def write_artifact(
-    directory: Path, network: Network, export: Export, facts: dict[str, Any], *, card: Path, pictures: Sequence[Path]
+    directory: Path,
+    network: Network,
+    export: Export,
+    facts: dict[str, Any],
+    *,
+    card: Path,
+    pictures: Sequence[Path],
+    alive: Callable[[], None],
 ) -> Manifest:
     """Export a network and write the files of a version, with a manifest that lists them.
 
@@ -49,6 +56,7 @@ def write_artifact(
         facts: Fields of the manifest that the export does not know, by their JSON names.
         card: The model card.
         pictures: PNG files; copied below `pictures/`.
+        alive: Called between the parts of the work, of which each may take a while.
 
     Returns:
         The manifest as written, without a version number.
@@ -64,7 +72,9 @@ def write_artifact(
     for runtime in export.runtimes:
         form = _FORMS[runtime]
         form.write(network, export, building / form.file)
+        alive()
         check(form.load(building / form.file, export.signature), network, export)
+        alive()
         roles[form.file] = "graph"
     save_tensors({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, building / WEIGHTS)
     outputs = compute(network, export.golden, export.signature)

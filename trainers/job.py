@@ -1,6 +1,7 @@
 """A training job from its settings to its artifact, without anything of processes or networks."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +88,15 @@ def run(job: Job, directory: Path, report: Report) -> dict[str, float]:
     network.eval()
     report.phase("evaluate")
     metrics = subject.measure(network, report)
-    report.phase("export")
     facts = _facts(job, family, settings) | {"model_config": config.model_dump(mode="json"), "metrics": metrics}
     facts["lineage"]["dataset_digest"] = subject.dataset_digest
     with tempfile.TemporaryDirectory(dir=directory) as drawings:
+        alive = partial(report.phase, "export")
+        alive()
         pictures = subject.draw(network, Path(drawings), "final")
-        write_artifact(directory / ARTIFACT, network, subject.export(network), facts, card=family.card, pictures=pictures)
+        alive()
+        export = subject.export(network)
+        write_artifact(directory / ARTIFACT, network, export, facts, card=family.card, pictures=pictures, alive=alive)
     return metrics
 
 
