@@ -39,7 +39,7 @@ SPACING = 8.5
 PHOTONS = 1e6
 DIFFUSER = 1.5
 """Radians: a diffuser in the beam, without which a single frame leaves the slow changes of the phase open."""
-RECIPE: dict[str, float | str] = {"learning_rate": 2e-3, "loss": "mae"}
+RECIPE: dict[str, float | str] = {"learning_rate": 3e-3, "loss": "mae", "batch_size": 8}
 """Of the model card, for few epochs."""
 PASSES = 30
 """Of the engine, with the network's answer to begin with as without."""
