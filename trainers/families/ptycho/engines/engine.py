@@ -30,12 +30,12 @@ class Engine(Network):
         # A brighter probe and a darker object make the same frames. Left alone the two run away, so the probe's power stays.
         gain = (intensity(probe_mnn).sum() / intensity(new_probe_mnn).sum()).sqrt()
         moved_b2 = corners[0] + position_step * _moves(look)
-        extents_2 = torch.tensor([objects.shape[-1], objects.shape[-2]], device=objects.device)
-        inside_b2 = torch.minimum(moved_b2.clamp_min(1), extents_2 - amplitudes.shape[-1] - 2)
+        room = amplitudes.shape[-1] + 2
+        inside = [moved_b2[:, axis].clamp(1, objects.shape[-1 - axis] - room) for axis in (0, 1)]
         return (
             to_channels(new_object_rc / gain)[None],
             to_channels(new_probe_mnn * gain)[None],
-            inside_b2[None],
+            torch.stack(inside, dim=1)[None],
             look.misfit.residuals_b[None],
             look.misfit.powers_b[None],
         )

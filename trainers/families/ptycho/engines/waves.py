@@ -1,8 +1,8 @@
 """The forward model in torch, batched and with free extents: patches of an object, their far field, and the way back.
 
-Only traceable operations, so that an engine becomes one graph for any number of frames, modes, rows and columns. It agrees with
-`tessera.tasks.ptychography.physics`. Tensor names carry their shape: b frames, m modes of the probe, n rows and columns of a frame, r rows
-and c columns of the object.
+Only traceable operations, so that an engine becomes one graph for any number of frames, modes, rows and columns, and none that makes a
+tensor on a named device, so that the graph runs on any. It agrees with `tessera.tasks.ptychography.physics`. Tensor names carry their
+shape: b frames, m modes of the probe, n rows and columns of a frame, r rows and c columns of the object.
 """
 
 from dataclasses import dataclass
@@ -42,8 +42,8 @@ class Windows:
         """Return the windows of `size` pixels whose upper left pixels are (x, y) `corners_b2`, at least 0 and less than extent - size."""
         whole_b2 = corners_b2.floor()
         fraction_b2 = corners_b2 - whole_b2
-        taps = torch.arange(size + 1, device=corners_b2.device)
         left_b, top_b = whole_b2.long().unbind(1)
+        taps = left_b.new_ones(size + 1).cumsum(0) - 1
         index = (top_b[:, None, None] + taps[:, None]) * shape[1] + left_b[:, None, None] + taps
         return cls(index, fraction_b2[:, 0, None, None], fraction_b2[:, 1, None, None], shape)
 
@@ -60,7 +60,7 @@ class Windows:
         across = torch.lerp(padded[:, :, 1:], padded[:, :, :-1], self.x_b11[..., None])
         wide = torch.lerp(across[:, 1:], across[:, :-1], self.y_b11[..., None])
         values = torch.view_as_complex(wide) if patches_bnn.is_complex() else wide
-        flat = torch.zeros(self.shape[0] * self.shape[1], dtype=values.dtype, device=values.device)
+        flat = values.new_zeros(self.shape[0] * self.shape[1])
         return flat.index_add(0, self.index_bnn.flatten(), values.flatten()).view(self.shape)
 
 
