@@ -135,10 +135,11 @@ def _read_cxi(file: Arrays, field: str) -> Scan:
         raise InvalidArgumentError(f"{places} has shape {list(where)}; (M, 3) is needed", field=field)
     _, size = check_shapes(shape, (where[0], _PAIR), field)
     energy, distance, *pixels = (_positive(file, each, field) for each in (_CXI_ENERGY, _CXI_DISTANCE, *_CXI_PIXELS))
-    pitch = _PLANCK_LIGHT / energy * distance / (size * np.array(pixels))
+    pitch = np.array([_PLANCK_LIGHT / energy * distance / (size * pixel) for pixel in pixels])
     counts = _real(file.read(name), name, field)
     check_counts(counts, f"{field}.{name}")
-    positions = _real(file.read(places), places, field).astype(np.float64)[:, :_PAIR] / pitch
+    with np.errstate(all="ignore"):  # what is not finite then is named with its position
+        positions = _real(file.read(places), places, field).astype(np.float64)[:, :_PAIR] / pitch
     return Scan(np.sqrt(counts, dtype=np.float32), positions, _probe(file, _CXI_PROBES, field))
 
 
