@@ -54,7 +54,7 @@ def test_the_modes_of_a_probe_stand_side_by_side_and_their_hue_is_their_phase() 
 
 def test_corrected_positions_have_lines_that_others_have_not() -> None:
     positions = np.stack([COLUMNS.ravel()[::50], ROWS.ravel()[::50]], axis=1).astype(float)
-    assert not any(reddish(colour) for colour in colours(pictures.draw_positions(positions, positions)))
+    assert not any(reddish(colour) for colour in colours(pictures.draw_positions(positions, positions + 1e-4)))
     assert any(reddish(colour) for colour in colours(pictures.draw_positions(positions, positions + 0.5)))
 
 

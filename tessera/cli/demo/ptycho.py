@@ -178,5 +178,6 @@ def _draw(done: "Mapping[str, Reconstructed]", rows: list[Row], directory: Path)
         "frc": pictures.draw_correlations({row.name: row.comparison.correlation for row in rows}),
         "errors": pictures.draw_errors({name: one.errors for name, one in done.items() if len(one.errors) > 1}),
     }
-    drawn = [save(image, directory / f"{name}.png") for name, image in side_by_side.items()]
-    return drawn + [path for path in draw(done["network + engine"], directory, {}) if path.stem not in side_by_side]
+    refined = directory / "network_and_engine"
+    refined.mkdir(exist_ok=True)
+    return [save(image, directory / f"{name}.png") for name, image in side_by_side.items()] + draw(done["network + engine"], refined, {})

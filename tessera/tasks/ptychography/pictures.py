@@ -25,6 +25,8 @@ PERCENTILES = (0.5, 99.5)
 """Of the pixels that were seen, shown as the ends of the scale: single bright pixels must not hide the rest."""
 LEAST_WEIGHT = 0.02
 """Share of the largest weight below which a pixel was hardly seen and is left blank."""
+LEAST_MOVE = 1e-3
+"""Pixels: less is a matter of the number of digits."""
 BLANK = "#e8e8ea"
 
 
@@ -88,7 +90,7 @@ def draw_positions(positions: NDArray[np.floating], improved: NDArray[np.floatin
     )
     figure.colorbar(dots, ax=place, label="frame", shrink=0.8)
     title = f"{len(positions)} scan positions"
-    if improved is not None and not np.array_equal(improved, positions):
+    if improved is not None and not np.allclose(improved, positions, rtol=0, atol=LEAST_MOVE):
         moved = improved - positions
         ends = positions + 10 * moved
         place.plot([positions[:, 0], ends[:, 0]], [positions[:, 1], ends[:, 1]], color="#d62728", linewidth=0.7, zorder=0.5)
