@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load, save
+from torch.export.passes import move_to_device_pass
 from ts.utils.util import PredictionException  # type: ignore[import-untyped]
 
 
@@ -32,7 +33,8 @@ class TensorHandler:
         self._device = torch.device("cuda", int(gpu)) if gpu is not None and torch.cuda.is_available() else torch.device("cpu")
         torch.set_num_threads(description["threads"])
         self._inputs, self._outputs = description["inputs"], description["outputs"]
-        self._network = torch.export.load(graph).module().to(self._device)
+        # Moving the module alone would leave the devices that stand in the program itself, as in its checks of tensors.
+        self._network = move_to_device_pass(torch.export.load(graph), self._device).module()
 
     def handle(self, requests: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Compute every request and return its answer; TorchServe is told to give us one at a time."""
