@@ -56,7 +56,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--target", type=float, default=TARGET, help="Fourier error at which engines stop; default: %(default)s")
     parser.add_argument("--picture", type=Path, default=REPOSITORY_PICTURE, help="photograph for simulated scans")
     parser.add_argument("--frames", type=int, default=512, help="of each simulated scan; default: %(default)s")
-    parser.add_argument("--long", type=int, default=8192, help="frames of the scan for the throughput; default: %(default)s")
+    parser.add_argument("--long", type=int, default=4096, help="frames of the scan for the throughput; default: %(default)s")
     parser.add_argument("--epochs", type=int, help="of every training, for a quick try; default: those of its recipe")
     parser.add_argument("--only", choices=("real", "simulated"), help="measure these scans alone")
     parser.add_argument("--home", type=Path, help="keep the stack's data here and use its versions again; default: a temporary directory")

@@ -6,6 +6,7 @@ from pathlib import Path
 from benchmarks.ptychography.bench import ENGINE, Bench, Model
 from benchmarks.ptychography.here import engine, plain_epie, reconstruct_here
 from tessera.cli import output
+from tessera.cli.demo.ptycho import RECIPE
 from tessera.cli.reconstructing import correlate_half_scans
 from tessera.client.ptychography import reconstruction_plan
 from tessera.tasks.ptychography import pictures
@@ -16,7 +17,7 @@ ENGINES = ("rpie", "lsqml")
 PASSES = 60
 """Most that an engine may make on its way to the target."""
 NETWORK = "resnet"
-RECIPE = {"epochs": 5, "learning_rate": 3e-3}
+LEARNING = {"epochs": 3, "overlap": 2}
 """Of the network. It learns from the frames of the scan itself, which needs no truth."""
 
 
@@ -41,7 +42,7 @@ async def measure(bench: Bench, scan: Scan, file: Path, target: float) -> None:
         for runtime in engines[name].runtimes:
             done = await bench.reconstruct(scan, engines[name], runtime=runtime, iterations=PASSES, target_fourier_error=target)
             bench.add(SCAN, f"{name}, served by {runtime}", done, target=target)
-    network = await bench.model(f"network-{scan.size}", NETWORK, {"scan": file}, size, RECIPE)
+    network = await bench.model(f"network-{scan.size}", NETWORK, {"scan": file}, size, RECIPE | LEARNING)
     for runtime in network.runtimes:
         bench.add(SCAN, f"network, served by {runtime}", await bench.reconstruct(scan, network, runtime=runtime))
     for name, refining in engines.items():

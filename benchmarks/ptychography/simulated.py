@@ -8,7 +8,7 @@ from PIL import Image
 
 from benchmarks.ptychography.bench import ENGINE, Bench, Model
 from benchmarks.ptychography.rows import Row
-from tessera.cli.demo.ptycho import DIFFUSER, PHOTONS, SIZE, simulated_halves
+from tessera.cli.demo.ptycho import DIFFUSER, PHOTONS, RECIPE, SIZE, simulated_halves
 from tessera.tasks.ptychography import pictures
 from tessera.tasks.ptychography.alignment import remove_plane
 from tessera.tasks.ptychography.files import write_scan
@@ -17,8 +17,11 @@ from tessera.tasks.ptychography.scan import Scan
 from tessera.tasks.ptychography.simulation import beam, object_from_picture, simulate
 
 NETWORK = "resnet"
-RECIPE = {"epochs": 15, "learning_rate": 3e-3}
-"""Of the network and of its twin alike."""
+LEARNING = {
+    "network": {"supervision": "physics", "overlap": 6, "epochs": 4},
+    "twin": {"supervision": "supervised", "epochs": 24},
+}
+"""From frames alone, each with five neighbours, and from the true object: both see as many patches of the same frames."""
 ENGINES = ("rpie", "lsqml")
 PASSES = 30
 LIKE, UNLIKE, LONG = "photo", "spokes", "photo, long"
@@ -40,8 +43,7 @@ async def measure(bench: Bench, picture: Image.Image, frames: int, long: int, fo
     for file, scan in zip(files.values(), (training, test), strict=True):
         write_scan(file, scan)
     networks = {
-        name: await bench.model(f"{name}-{SIZE}", NETWORK, files, {"size": SIZE}, RECIPE | {"supervision": supervision})
-        for name, supervision in (("network", "physics"), ("twin", "supervised"))
+        name: await bench.model(f"{name}-{SIZE}", NETWORK, files, {"size": SIZE}, RECIPE | learning) for name, learning in LEARNING.items()
     }
     engines = {name: await bench.model(f"{name}-{SIZE}", name, {"scan": files["validation"]}, {"size": SIZE}, ENGINE) for name in ENGINES}
     for kind, scan in ((LIKE, test), (UNLIKE, spokes(frames))):
