@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DEMOS = ("puzzle", "ptycho")
 REPOSITORY_PICTURE = Path(__file__).parents[3] / "examples" / "photo.jpg"
 COLUMNS, ROWS = 38, 25
-FRAMES, EPOCHS = 512, 6
+FRAMES, EPOCHS = 512, 4
 """Of the demo ptycho: a few minutes on two cores."""
 
 
