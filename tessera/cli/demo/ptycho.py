@@ -35,7 +35,7 @@ ENGINE = "rpie"
 """The engine's architecture, and the model that it is registered under."""
 SIZE = 64
 SPACING = 8.5
-"""Mean distance of neighbouring frames, pixels; those of the real scan in `shared/data/ptycho` are 9 apart."""
+"""Mean distance of neighbouring frames, pixels; those of the Siemens star are 9 apart."""
 PHOTONS = 1e6
 DIFFUSER = 1.5
 """Radians: a diffuser in the beam, without which a single frame leaves the slow changes of the phase open."""
