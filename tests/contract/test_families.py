@@ -123,8 +123,8 @@ def test_what_is_trained_is_what_is_served(
         for run_batch in runtimes.values():
             found = run_batch(batch)
             for name, array in expected.items():
-                assert np.allclose(found[name], array, rtol=0, atol=1e-4)
-                assert np.allclose(found[name], arrays[f"outputs.{name}"][:rows], rtol=0, atol=1e-4)
+                assert np.allclose(found[name], array, rtol=0, atol=manifest.golden.atol)
+                assert np.allclose(found[name], arrays[f"outputs.{name}"][:rows], rtol=0, atol=manifest.golden.atol)
 
 
 @by_family

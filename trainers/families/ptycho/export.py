@@ -28,6 +28,7 @@ def export(network: PatchNetwork, frames: Frames, config: NetworkConfig) -> Expo
         golden={"amplitudes": frames.inputs(slice(_GOLDEN)).numpy()},
         check=checked,
         runtimes=("torchserve", "onnxruntime"),
+        atol=network.tolerance,
         constants={"probe": network.probe.detach().numpy().astype(np.float32)},
         mappings={"kind": "network", "normalisation": {"frames": normalisation.FRAMES}, "crop": config.size // 2},
     )

@@ -17,7 +17,10 @@ class PatchNetwork(Network):
 
     Attributes:
         probe: (modes, 2, N, N), real and imaginary part; the data set it before training, and training may change it.
+        tolerance: How far patches, whose amplitudes are about 1, may differ from one runtime to the next.
     """
+
+    tolerance = 1e-4
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
