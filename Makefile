@@ -64,8 +64,9 @@ types: $(VENV)/.dev
 imports: $(VENV)/.dev
 	lint-imports
 
+# Two at a time, file by file: most tests wait for servers of their own.
 unit: .tools/.done .tools/tritonclient/.done
-	pytest $(ARGS)
+	pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 # Apart from `test`, since measuring slows every test down.
 coverage: .tools/.done .tools/tritonclient/.done
