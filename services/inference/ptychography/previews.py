@@ -16,11 +16,13 @@ MOST_PIXELS = 512
 def preview(obj: NDArray[np.complex64], progress: Progress) -> pb.ReconstructionPreview:
     """Return pictures of an object (rows, columns) as it stands.
 
-    A large one is averaged over squares of pixels, as complex numbers: the mean of phases near pi and -pi is not 0.
+    A large one is averaged over squares of pixels, as complex numbers: the mean of phases near pi and -pi is not 0. Of a strip that is
+    narrower than such a square one row, or column, of pixels remains.
     """
     factor = -(-max(obj.shape) // MOST_PIXELS)
-    rows, columns = (extent // factor * factor for extent in obj.shape)
-    small = obj[:rows, :columns].reshape(rows // factor, factor, columns // factor, factor).mean(axis=(1, 3))
+    down, across = (min(factor, extent) for extent in obj.shape)
+    rows, columns = obj.shape[0] // down, obj.shape[1] // across
+    small = obj[: rows * down, : columns * across].reshape(rows, down, columns, across).mean(axis=(1, 3))
     frames = progress.frames if progress.iteration else progress.frames_done
     return pb.ReconstructionPreview(frames=frames, iteration=progress.iteration, amplitude=_png(np.abs(small)), phase=_png(np.angle(small)))
 
