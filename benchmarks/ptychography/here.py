@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.ptychography.epie import epie
-from services.inference.ptychography.refining import coverage
 from services.inference.ptychography.result import Result
 from tessera.api.inference.v1.serving_pb2 import AnsweredBy
 from tessera.cli.reconstructing import Reconstructed
 from tessera.tasks.ptychography.iterating import Estimate, Options, iterate_here
+from tessera.tasks.ptychography.physics import illumination
 from tessera.tasks.ptychography.scan import Scan
 from tessera.tasks.ptychography.signatures import engine_signature
 from trainers.artifact import compute
@@ -60,7 +60,7 @@ def reconstruct_here(scan: Scan, name: str, improve: Improve) -> Reconstructed:
     x, y = (float(value) for value in estimate.origin)
     result = Result(
         object=estimate.object,
-        weight=coverage(estimate),
+        weight=illumination(estimate.probe, estimate.corners, estimate.object.shape),
         probe=estimate.probe,
         positions=estimate.positions,
         errors=np.array(errors, np.float32),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tessera.errors import InvalidArgumentError
-from tessera.tasks.ptychography.iterating import MAX_SIDE, Arrays, Estimate, Options, iterate, iterate_here
+from tessera.tasks.ptychography.iterating import Arrays, Estimate, Options, iterate, iterate_here
+from tessera.tasks.ptychography.patches import MAX_SIDE
 from tessera.tasks.ptychography.physics import fourier_error, illumination, model_amplitudes
 from tests.fixtures.ptychography_scans import SIZE, small_object, small_scan
 
@@ -150,7 +151,7 @@ def test_positions_all_over_the_place_are_refused_before_they_cost_memory() -> N
     scan = small_scan(frames=20)
     positions = scan.positions.copy()
     positions[3] = 1e9, 0
-    with pytest.raises(InvalidArgumentError, match=f"at most {MAX_SIDE} on a side"):
+    with pytest.raises(InvalidArgumentError, match=f"at most {MAX_SIDE - SIZE} are possible"):
         Estimate.begin(positions, scan.probe, scan.amplitudes)
 
 

@@ -96,7 +96,7 @@ def test_a_position_off_the_grid_is_named() -> None:
 
 def test_a_scan_that_would_need_an_object_beyond_memory_is_refused() -> None:
     line = np.stack([np.arange(0, 40_000, 8.0), np.zeros(5000)], axis=1)
-    with pytest.raises(InvalidArgumentError, match="at most 32752 are possible"):
+    with pytest.raises(InvalidArgumentError, match="at most 8176 are possible"):
         check_positions(line, 16)
 
 

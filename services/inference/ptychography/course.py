@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from services.inference.ptychography.listener import Listener, Progress
 from services.inference.ptychography.models import Model
 from services.inference.ptychography.plan import Plan
-from services.inference.ptychography.refining import coverage, measure, refine
+from services.inference.ptychography.refining import measure, refine
 from services.inference.ptychography.result import Result
 from services.inference.ptychography.source import Source
 from services.inference.ptychography.stitching import Stitcher
@@ -16,9 +16,9 @@ from tessera.errors import InvalidArgumentError
 from tessera.tasks.ptychography.canvas import Canvas
 from tessera.tasks.ptychography.iterating import Estimate
 from tessera.tasks.ptychography.normalisation import FRAMES
-from tessera.tasks.ptychography.patches import check_side
+from tessera.tasks.ptychography.physics import illumination
 from tessera.tasks.ptychography.reassembly import probe_weights
-from tessera.tasks.ptychography.validation import check_probe
+from tessera.tasks.ptychography.validation import check_probe, check_span
 
 
 class Course:
@@ -87,7 +87,7 @@ class Course:
     async def _gather(self) -> None:
         """Wait for all frames that no network has waited for."""
         while (frames := await self._source.wait(self._frames)) > self._frames:
-            check_side(float(np.ptp(self._source.positions(0, frames), axis=0).max()) + self._source.size)
+            check_span(self._source.positions(0, frames), self._source.size, "frames.positions")
             self._frames = frames
             await self._listener.progressed(Progress(frames), _nothing)
 
@@ -109,7 +109,7 @@ class Course:
         await refine(engine, estimate, self._source, self._plan, told)
         return Result(
             object=estimate.object,
-            weight=await asyncio.to_thread(coverage, estimate),
+            weight=await asyncio.to_thread(illumination, estimate.probe, estimate.corners, estimate.object.shape),
             probe=estimate.probe,
             positions=estimate.positions,
             errors=np.asarray(estimate.errors, np.float32),

@@ -9,14 +9,12 @@ from tessera.api.common.v1.common_pb2 import ModelSelector
 from tessera.api.inference.v1 import ptychography_pb2 as pb
 from tessera.errors import InvalidArgumentError
 from tessera.tasks.ptychography.signatures import from_channels
+from tessera.tasks.ptychography.validation import MAX_MODES, MAX_SIZE
 from tessera.tensors import from_proto
 
 DEFAULT_ITERATIONS = 50
 MOST_ITERATIONS = 10_000
 MOST_BATCH = 1024
-LEAST_SIZE, MOST_SIZE = 16, 1024
-"""Of a frame's side, pixels."""
-MOST_MODES = 32
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def parse_plan(message: pb.ReconstructionPlan, field: str = "plan") -> Plan:
         raise InvalidArgumentError("no model is named", field=f"{field}.model.model")
     _check_range(message.iterations, MOST_ITERATIONS, f"{field}.iterations")
     _check_range(message.batch, MOST_BATCH, f"{field}.batch")
-    _check_range(message.crop, MOST_SIZE, f"{field}.crop")
+    _check_range(message.crop, MAX_SIZE, f"{field}.crop")
     if message.crop % 2:
         raise InvalidArgumentError(f"{message.crop} is odd; the crop is even, 2 to the size of a frame", field=f"{field}.crop")
     if not 0 <= message.target_fourier_error <= 1:
@@ -109,6 +107,6 @@ def _probe(message: pb.ReconstructionPlan, field: str) -> NDArray[np.complex64] 
         raise InvalidArgumentError(
             f"the probe is {probe.dtype} of shape {list(probe.shape)}; FP32 [modes, 2, size, size] is needed", field=field
         )
-    if probe.shape[0] > MOST_MODES:
-        raise InvalidArgumentError(f"the probe has {probe.shape[0]} modes; at most {MOST_MODES} are allowed", field=field)
+    if probe.shape[0] > MAX_MODES:
+        raise InvalidArgumentError(f"the probe has {probe.shape[0]} modes; at most {MAX_MODES} are allowed", field=field)
     return from_channels(probe)

@@ -54,18 +54,6 @@ async def refine(engine: Model, estimate: Estimate, source: Source, plan: Plan, 
         number += 1
 
 
-def coverage(estimate: Estimate) -> NDArray[np.float32]:
-    """Return how many patches reach each pixel of the object, (rows, columns); a patch counts where its nearest whole pixels are."""
-    size = estimate.probe.shape[-1]
-    rows, columns = estimate.object.shape
-    x, y = np.rint(estimate.corners).astype(np.int64).T
-    # Each patch adds 1 to a square; the sums of its corners' differences along both axes are those squares.
-    steps = np.zeros((rows + 1, columns + 1), np.int32)
-    for dx, dy, sign in ((0, 0, 1), (size, 0, -1), (0, size, -1), (size, size, 1)):
-        np.add.at(steps, (y + dy, x + dx), sign)
-    return steps.cumsum(axis=0).cumsum(axis=1)[:rows, :columns].astype(np.float32)
-
-
 async def measure(estimate: Estimate, source: Source) -> float:
     """Return the Fourier error of an estimate over all frames of a source, computed here."""
     residual = power = 0.0

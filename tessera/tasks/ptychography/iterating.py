@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tessera.errors import InvalidArgumentError
 from tessera.tasks.ptychography.physics import error_of, fitting_scale
 from tessera.tasks.ptychography.signatures import from_channels, to_channels
+from tessera.tasks.ptychography.validation import check_span
 
 Arrays = dict[str, NDArray[Any]]
 Step = Callable[[Arrays], Awaitable[Arrays]]
@@ -25,8 +26,6 @@ Step = Callable[[Arrays], Awaitable[Arrays]]
 Frames = Callable[[NDArray[np.int64]], Awaitable[NDArray[np.float32]]]
 """Gives the amplitudes (b, N, N) of the frames with these indices."""
 
-MAX_SIDE = 16384
-"""Longest side of an object, pixels: what one step carries has to fit into a message."""
 _MARGIN = 8
 """Pixels around the outermost patches: room for positions that move."""
 
@@ -97,20 +96,18 @@ class Estimate:
             corner: (x, y) of the upper left pixel of `known`, in the coordinates of the positions.
 
         Raises:
-            InvalidArgumentError: Probe and frames differ in size, the positions span more than `MAX_SIDE`, or there is no light at all.
+            InvalidArgumentError: Probe and frames differ in size, the positions span more than an object may, or there is no light at all.
         """
         size = probe.shape[-1]
         if sample.shape[-2:] != probe.shape[-2:]:
             message = f"the probe has {probe.shape[-2]} x {probe.shape[-1]} pixels; the frames have {sample.shape[-2]} x {sample.shape[-1]}"
             raise InvalidArgumentError(message, field="probe")
+        check_span(positions, size)
         # The grid of the object is that of what is known, so that nothing has to be interpolated.
         upper_left = positions.min(axis=0) - size // 2 - _MARGIN
         origin = np.floor(upper_left - np.asarray(corner)) + np.asarray(corner)
         corners = positions - size // 2 - origin
         columns, rows = (math.ceil(extent) + size + 2 + _MARGIN for extent in corners.max(axis=0))
-        if max(rows, columns) > MAX_SIDE:
-            message = f"the positions span {columns} x {rows} pixels; at most {MAX_SIDE} on a side can be reconstructed"
-            raise InvalidArgumentError(message, field="positions")
         obj = np.ones((rows, columns), np.complex64)
         if known is not None:
             obj = _pasted(known, weight, np.rint(np.asarray(corner) - origin).astype(int), (rows, columns))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tessera.errors import InvalidArgumentError
 from tessera.tasks.ptychography.centring import check_centred
 from tessera.tasks.ptychography.orientation import check_axes
+from tessera.tasks.ptychography.patches import MAX_SIDE
 from tessera.tasks.ptychography.scan import Scan
 from tessera.tensors import Array
 
@@ -19,8 +20,6 @@ MIN_FRAMES = 2
 """One frame overlaps with none."""
 MAX_MODES = 64
 """Most modes of a probe."""
-MAX_SIDE = 32768
-"""Pixels that positions may span along an axis: an object of more would not fit into memory."""
 
 _FRAME_AXES, _PAIR = 3, 2
 _SAMPLES = 64
@@ -139,7 +138,13 @@ def check_positions(positions: NDArray[np.floating], size: int, field: str = "sc
         x, y = positions[lonely[0]]
         message = f"position {int(lonely[0])} ({x:g}, {y:g}) overlaps with no other ({lonely.size} do not): leave them out"
         raise InvalidArgumentError(message, field=field)
-    if span + size > MAX_SIDE:
+    check_span(positions, size, field)
+
+
+def check_span(positions: NDArray[np.floating], size: int, field: str = "positions") -> None:
+    """Raise InvalidArgumentError if frames of `size` pixels at positions (k, 2) need an object of more than `MAX_SIDE` pixels a side."""
+    span = float(np.ptp(positions, axis=0).max())
+    if not span + size <= MAX_SIDE:
         raise InvalidArgumentError(f"positions span {span:.6g} pixels; at most {MAX_SIDE - size} are possible", field=field)
 
 
