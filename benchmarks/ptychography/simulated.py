@@ -8,7 +8,7 @@ from PIL import Image
 
 from benchmarks.ptychography.bench import ENGINE, Bench, Model
 from benchmarks.ptychography.rows import Row
-from tessera.cli.demo.ptycho import DIFFUSER, PHOTONS, RECIPE, SIZE, simulated_halves
+from tessera.cli.demo.ptycho import DIFFUSER, PHOTONS, RECIPE, SIZE, SPACING, simulated_halves
 from tessera.tasks.ptychography import pictures
 from tessera.tasks.ptychography.alignment import remove_plane
 from tessera.tasks.ptychography.files import write_scan
@@ -73,7 +73,7 @@ async def _compare(bench: Bench, kind: str, scan: Scan, networks: Mapping[str, M
 
 def spokes(frames: int, *, seed: int = 2) -> Scan:
     """Return a scan of a Siemens star with 24 spokes: sharp edges, two values, nothing like a photograph."""
-    side = SIZE + int(np.ceil(8.5 * np.sqrt(frames)))
+    side = SIZE + int(np.ceil(SPACING * np.sqrt(frames)))
     y, x = np.indices((side, side)) - side / 2
     bright = (np.sin(24 * np.arctan2(y, x)) > 0) & (np.hypot(x, y) < 0.45 * side)
     drawing = Image.fromarray(np.where(bright, 255, 64).astype(np.uint8))

@@ -6,15 +6,13 @@ from dataclasses import replace
 from services.inference.limits import ModelLimits
 from services.inference.options import CallOptions
 from services.inference.ptychography.course import Course
-from services.inference.ptychography.listener import Listener, Progress, See
+from services.inference.ptychography.listener import Listener
 from services.inference.ptychography.models import Model
 from services.inference.ptychography.plan import Plan
 from services.inference.ptychography.result import Result
 from services.inference.ptychography.source import Source
 from services.inference.routing import Router
 from tessera.errors import InvalidArgumentError
-
-__all__ = ["Listener", "Progress", "Reconstructor", "Result", "See", "Source"]
 
 
 class Reconstructor:

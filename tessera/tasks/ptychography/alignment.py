@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from tessera.errors import InvalidArgumentError
 
 Complex = NDArray[np.complexfloating]
+LEAST_SIDE = 16
+"""Pixels of a side below which there is nothing to compare."""
 LARGEST_SHIFT = 8.0
 """Pixels; two objects that seem further apart than this have nothing in common by which to shift them."""
 FINENESS = 50
@@ -103,10 +105,10 @@ def scanned(
         last = min(greatest[axis], corner[axis] + array.shape[1 - axis] - 1, truth.shape[1 - axis] - 1)
         sides.append((int(np.ceil(first)), int(np.floor(last)) + 1))
     (left, right), (top, bottom) = sides
-    if right - left < 16 or bottom - top < 16:
+    if min(right - left, bottom - top) < LEAST_SIDE:
         raise InvalidArgumentError(
             f"the scanned rectangle that object and truth share is {max(right - left, 0)} x {max(bottom - top, 0)} pixels, must be at "
-            "least 16 x 16: are the positions in pixels of the truth?",
+            f"least {LEAST_SIDE} x {LEAST_SIDE}: are the positions in pixels of the truth?",
             field="positions",
         )
     x, y = corner
@@ -118,8 +120,9 @@ def scanned(
 
 def trim(array: Complex, border: int) -> Complex:
     """Return an array without `border` pixels at each side. Raises InvalidArgumentError if less than 16 x 16 remain."""
-    if border < 0 or min(array.shape) - 2 * border < 16:
-        raise InvalidArgumentError(f"border is {border}, must be 0 or more and leave 16 x 16 of {array.shape} pixels", field="border")
+    if border < 0 or min(array.shape) - 2 * border < LEAST_SIDE:
+        message = f"border is {border}, must be 0 or more and leave {LEAST_SIDE} x {LEAST_SIDE} of {array.shape} pixels"
+        raise InvalidArgumentError(message, field="border")
     return array[border : array.shape[0] - border, border : array.shape[1] - border]
 
 

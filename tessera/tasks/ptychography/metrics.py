@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera.errors import InvalidArgumentError
-from tessera.tasks.ptychography.alignment import Complex, find_shift, match_scale, remove_plane, shift, trim
+from tessera.tasks.ptychography.alignment import LEAST_SIDE, Complex, find_shift, match_scale, remove_plane, shift, trim
 
-LEAST_SIDE = 16
 HALF = 0.5
 """Threshold of FRC50."""
 
@@ -182,6 +181,7 @@ def _figures(values: NDArray[np.floating], truth: NDArray[np.floating], *, peak:
 
 def _check(image: Complex, field: str) -> None:
     if image.ndim != 2 or min(image.shape) < LEAST_SIDE:
-        raise InvalidArgumentError(f"{field} has shape {image.shape}, must be (rows, columns) of at least 16 x 16", field=field)
+        message = f"{field} has shape {image.shape}, must be (rows, columns) of at least {LEAST_SIDE} x {LEAST_SIDE}"
+        raise InvalidArgumentError(message, field=field)
     if not np.isfinite(image).all():
         raise InvalidArgumentError(f"{field} has values that are not finite", field=field)

@@ -3,6 +3,8 @@
 A patch at a fractional corner is read by bilinear interpolation, here as in the engines.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,11 +67,9 @@ def fourier_error(
         InvalidArgumentError: No frame has any counts, or a patch reaches beyond the object.
     """
     residual = power = 0.0
-    for first in range(0, len(amplitudes), _CHUNK):
-        chunk = slice(first, first + _CHUNK)
-        modelled = model_amplitudes(obj, probe, corners[chunk])
-        residual += float(((modelled - amplitudes[chunk]) ** 2).sum(dtype=np.float64))
-        power += float((amplitudes[chunk] ** 2).sum(dtype=np.float64))
+    for modelled, recorded in _both(obj, probe, amplitudes, corners):
+        residual += float(((modelled - recorded) ** 2).sum(dtype=np.float64))
+        power += float((recorded**2).sum(dtype=np.float64))
     return error_of(residual, power)
 
 
@@ -108,11 +108,18 @@ def fitting_scale(
         InvalidArgumentError: Probe, object or frames are zero everywhere, or a patch reaches beyond the object.
     """
     product = power = 0.0
-    for first in range(0, len(amplitudes), _CHUNK):
-        chunk = slice(first, first + _CHUNK)
-        modelled = model_amplitudes(obj, probe, corners[chunk])
-        product += float((modelled * amplitudes[chunk]).sum(dtype=np.float64))
+    for modelled, recorded in _both(obj, probe, amplitudes, corners):
+        product += float((modelled * recorded).sum(dtype=np.float64))
         power += float((modelled**2).sum(dtype=np.float64))
     if not product > 0:
         raise InvalidArgumentError("the probe, or every frame, is zero everywhere", field="probe")
     return product / power
+
+
+def _both(
+    obj: NDArray[np.complexfloating], probe: NDArray[np.complexfloating], amplitudes: NDArray[np.float32], corners: NDArray[np.floating]
+) -> Iterator[tuple[NDArray[np.floating], NDArray[np.float32]]]:
+    """Yield the amplitudes that the model gives and those recorded, some frames at a time."""
+    for first in range(0, len(amplitudes), _CHUNK):
+        chunk = slice(first, first + _CHUNK)
+        yield model_amplitudes(obj, probe, corners[chunk]), amplitudes[chunk]

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tessera.tasks.ptychography.alignment import field_of_view, scanned
+from tessera.tasks.ptychography.alignment import LEAST_SIDE, field_of_view, scanned
 from tessera.tasks.ptychography.canvas import Canvas
-from tessera.tasks.ptychography.metrics import LEAST_SIDE, Comparison, compare
+from tessera.tasks.ptychography.metrics import Comparison, compare
 from tessera.tasks.ptychography.reassembly import probe_weights
 from tessera.tasks.ptychography.signatures import from_channels
 from trainers.families.ptycho.data import Frames

@@ -69,7 +69,7 @@ def translate(images_bchw: torch.Tensor, offsets_b2: torch.Tensor) -> torch.Tens
 
 def to_complex(channels: torch.Tensor) -> torch.Tensor:
     """Return a float tensor (..., 2, h, w) of real and imaginary parts as complex (..., h, w)."""
-    return torch.complex(channels[..., 0, :, :], channels[..., 1, :, :])
+    return torch.complex(channels.select(-3, 0), channels.select(-3, 1))
 
 
 def to_channels(array: torch.Tensor) -> torch.Tensor:

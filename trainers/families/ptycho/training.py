@@ -88,7 +88,7 @@ class PatchTraining(Training):
 
     def measure(self, network: PatchNetwork, report: Report) -> dict[str, float]:
         """Return the metrics on the frames that were not learnt from."""
-        return reconstruct(network, self.validation).figures
+        return self.evaluate(network)
 
     def draw(self, network: PatchNetwork, directory: Path, stem: str) -> list[Path]:
         """Draw what the network makes of the frames that it was not trained on."""

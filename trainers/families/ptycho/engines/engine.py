@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from trainers.architectures import Network
-from trainers.families.ptycho.engines.waves import Misfit, Windows, intensity, to_channels, to_complex
+from trainers.families.ptycho.engines.waves import Misfit, Windows, intensity
+from trainers.families.ptycho.physics import to_channels, to_complex
 
 _FARTHEST_MOVE = 0.5
 """Pixels that a position moves in a step at most: beyond, the slopes that it was computed from say nothing."""

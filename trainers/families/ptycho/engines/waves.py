@@ -11,16 +11,6 @@ import torch
 from torch.nn import functional
 
 
-def to_complex(channels: torch.Tensor) -> torch.Tensor:
-    """Return a real tensor (..., 2, rows, columns) as a complex one (..., rows, columns)."""
-    return torch.complex(channels.select(-3, 0), channels.select(-3, 1))
-
-
-def to_channels(waves: torch.Tensor) -> torch.Tensor:
-    """Return a complex tensor (..., rows, columns) as a real one (..., 2, rows, columns)."""
-    return torch.stack([waves.real, waves.imag], dim=-3)
-
-
 @dataclass(frozen=True)
 class Windows:
     """Where the patches of some frames lie in an object; fractions of pixels are bilinear.
