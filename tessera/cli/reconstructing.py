@@ -61,7 +61,7 @@ class Reconstructed:
 
     @property
     def errors(self) -> list[float]:
-        """Fourier errors: of what the engine began with, and after every pass; empty without a probe."""
+        """Fourier errors: of what the engine began with, or of the network's answer, then of every pass; empty without a probe."""
         return [float(error) for error in self.tensors["errors"]]
 
     @property

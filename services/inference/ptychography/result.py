@@ -19,7 +19,7 @@ class Result:
         weight: float32, (rows, columns), 0 where no patch reaches.
         probe: complex64, (modes, N, N); None if it is not known.
         positions: float64, (frames, 2), as the engine improved them.
-        errors: float32, (1 + passes,), Fourier errors: of what the engine began with and after every pass; empty without a probe.
+        errors: float32, (1 + passes,), Fourier errors, see `ReconstructionPart` in the API; empty without a probe.
         corner: The (x, y) of the object's upper left pixel, in the coordinates of the positions.
         iterations: Passes of the engine.
         answered_by: Which versions, the network before the engine.
@@ -36,7 +36,7 @@ class Result:
 
     @property
     def fourier_error(self) -> float | None:
-        """Of the result; None where there is no probe."""
+        """The last of the errors; None where there is no probe."""
         return float(self.errors[-1]) if len(self.errors) else None
 
     def tensors(self) -> dict[str, Array]:

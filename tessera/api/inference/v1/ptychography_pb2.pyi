@@ -340,7 +340,8 @@ class ReconstructionPart(_message.Message):
     """ReconstructionPart is a part of a tensor of the result: bytes that follow on those of the part before. FP32, rows from the top.
     `amplitude` [rows, columns]; `phase` [rows, columns], radians, -pi to pi; `weight` [rows, columns], 0 where no patch reaches;
     `probe` [modes, 2, size, size], if there is one; `positions` [frames, 2], as the engine improved them;
-    `errors` [1 + passes], Fourier errors: of what the engine began with, and after every pass.
+    `errors` [1 + passes], Fourier errors: of what the engine began with, or of the network's answer if there is none, then of every pass, each
+    frame measured just before its own step; empty where there is no probe.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -387,7 +388,7 @@ class ReconstructionResult(_message.Message):
     iterations: _builtins.int
     """Passes of the engine."""
     fourier_error: _builtins.float
-    """Fourier error of the result, sum((|Psi| - amplitude)^2) / sum(amplitude^2); unset where there is no probe."""
+    """Last of `errors`: the Fourier error, sum((|Psi| - amplitude)^2) / sum(amplitude^2); unset where there is no probe."""
     @_builtins.property
     def corner(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The (x, y) of the upper left pixel of the result, in the coordinates of the positions."""

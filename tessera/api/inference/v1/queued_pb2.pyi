@@ -301,7 +301,7 @@ class ReconstructionStatus(_message.Message):
     iteration: _builtins.int
     """Passes of the engine over the scan; 0 before the first."""
     fourier_error: _builtins.float
-    """Fourier error of that pass, of the result at the end; unset before the first, and where there is no probe."""
+    """Fourier error of that pass, at the end that of `ReconstructionResult`; unset before the first, and where there is no probe."""
     @_builtins.property
     def refine_with(self) -> _common_pb2.ModelSelector:
         """The engine that goes on from what `Inference.model` found; unset: none."""

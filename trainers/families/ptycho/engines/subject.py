@@ -48,7 +48,7 @@ class EngineSubject(Subject):
         self._estimate = begin(self.scan)
 
     def measure(self, network: Engine, report: Report) -> dict[str, float]:
-        """Return `fourier_error` after the last pass, `fourier_error_before` the first, and `iterations`, the passes."""
+        """Return `fourier_error` of the last pass, `fourier_error_before` the first, and `iterations`, the passes."""
         passes = self._settings.epochs
 
         def tell(error: float) -> None:
