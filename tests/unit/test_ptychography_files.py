@@ -162,6 +162,7 @@ def test_a_file_of_a_gigabyte_is_read_a_few_frames_at_a_time_in_little_memory(tm
         ({"diffraction": np.ones((36, 16, 16), np.complex64)}, "complex"),
         ({"scan_index": np.arange(36)}, "names 36 scans"),
         ({"objectGuess": np.ones((20, 20), np.complex64)}, "outside of the object, which has 20 columns"),
+        ({"probeGuess": np.ones((3, 0, 5), np.complex64)}, r"probeGuess has shape \[3, 0, 5\]"),
     ],
 )
 def test_arrays_that_do_not_fit_together_are_named(
@@ -170,6 +171,12 @@ def test_arrays_that_do_not_fit_together_are_named(
     path = write(tmp_path / "scan", ptychopinn(a_scan()) | changes)
     with pytest.raises(InvalidArgumentError, match=message):
         read_scan(path)
+
+
+@pytest.mark.parametrize("shape", [(73,), (2, 36), (36, 3), (36, 2, 2)])
+def test_positions_that_are_no_pairs_are_refused_instead_of_being_mixed_up(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = write_npz(tmp_path / "scan", {"diffraction": a_scan().amplitudes, "offsets": np.arange(np.prod(shape)).reshape(shape)})
+    assert "(M, 2) is needed, an (x, y) for each frame" in refused(path)
 
 
 def test_files_of_no_known_layout_are_refused_with_what_they_hold(tmp_path: Path) -> None:
@@ -224,6 +231,17 @@ def test_a_small_archive_that_claims_a_billion_positions_is_refused_in_little_me
         read_scan(path)
     assert tracemalloc.get_traced_memory()[1] < 16 << 20
     tracemalloc.stop()
+
+
+def test_an_array_of_a_negative_extent_does_not_make_up_for_what_others_claim(tmp_path: Path) -> None:
+    path = npz_that_claims(tmp_path / "scan.npz", {"anything": (-(10**9),)})
+    with zipfile.ZipFile(path, "a") as file:
+        for name, array in ptychopinn(a_scan()).items():
+            member = io.BytesIO()
+            np.save(member, array)
+            file.writestr(f"{name}.npy", member.getvalue())
+    with pytest.raises(InvalidArgumentError, match=r"claims the shape \[-1000000000\]"):
+        read_scan(path, max_bytes=1000)
 
 
 def test_a_small_hdf5_file_that_claims_a_billion_positions_is_refused_in_little_memory(tmp_path: Path) -> None:

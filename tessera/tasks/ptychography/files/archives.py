@@ -118,6 +118,8 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, _, dtype = read(file)
+    if any(extent < 0 for extent in shape):  # it would also make up for what other arrays claim
+        raise ValueError(f"an array claims the shape {list(shape)}")
     return shape, dtype
 
 

@@ -104,6 +104,8 @@ def _position_arrays(file: Arrays, field: str) -> tuple[str, ...]:
     if name is None:
         message = f"there are no positions: xcoords and ycoords, or one of {', '.join(_PAIRS)}, are needed"
         raise InvalidArgumentError(message, field=field)
+    if [extent for extent in file.shapes[name] if extent != 1][1:] != [_PAIR]:
+        raise InvalidArgumentError(f"{name} has shape {list(file.shapes[name])}; (M, 2) is needed, an (x, y) for each frame", field=field)
     return (name,)
 
 
@@ -184,7 +186,7 @@ def _probe(file: Arrays, names: Collection[str], field: str) -> NDArray[np.compl
     if name is None:
         return None
     probe = file.read(name)
-    if probe.ndim < 2:
+    if probe.ndim < 2 or not probe.size:
         raise InvalidArgumentError(f"{name} has shape {list(probe.shape)}; (N, N) or (modes, N, N) is needed", field=field)
     return np.ascontiguousarray(probe.reshape(-1, *probe.shape[-2:]), np.complex64)
 
