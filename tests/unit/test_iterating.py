@@ -1,5 +1,6 @@
 """Iterating an engine: the layout of the frames, their order, what it goes on from, and when it ends."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from tessera.errors import InvalidArgumentError
 from tessera.tasks.ptychography.iterating import Arrays, Estimate, Options, iterate, iterate_here
 from tessera.tasks.ptychography.patches import MAX_SIDE
-from tessera.tasks.ptychography.physics import fourier_error, illumination, model_amplitudes
+from tessera.tasks.ptychography.physics import error_of, fourier_error, illumination, model_amplitudes
 from tests.fixtures.ptychography_scans import SIZE, small_object, small_scan
 
 
@@ -120,6 +121,22 @@ def test_positions_move_only_when_asked(moves: bool) -> None:
     assert engine.asked[1]["steps"].tolist() == [[1, 0, float(moves)]]
 
 
+def test_a_large_object_is_not_converted_between_two_steps() -> None:
+    estimate, amplitudes = begun()
+    engine = HalvingEngine(20)
+    made: list[Arrays] = []
+
+    def compute(inputs: Arrays) -> Arrays:
+        made.append(engine(inputs))
+        return made[-1]
+
+    iterate_here(estimate, amplitudes, compute, Options(iterations=1, batch=10))
+    measured, (first, second) = engine.asked[:2], engine.asked[2:]
+    assert measured[0]["object"] is measured[1]["object"]
+    assert second["object"] is made[2]["new_object"] is not first["object"]
+    assert second["probe"] is made[2]["new_probe"]
+
+
 async def test_between_two_passes_the_caller_sees_the_estimate_and_may_leave() -> None:
     estimate, amplitudes = begun()
     engine = HalvingEngine(20)
@@ -159,6 +176,30 @@ def test_a_scan_without_a_count_is_refused() -> None:
     scan = small_scan(frames=20)
     with pytest.raises(InvalidArgumentError, match="zero everywhere"):
         Estimate.begin(scan.positions, scan.probe, np.zeros_like(scan.amplitudes))
+
+
+def test_numbers_that_are_too_large_are_refused_instead_of_giving_nan() -> None:
+    scan = small_scan(frames=20)
+    assert scan.probe is not None
+    with np.errstate(all="ignore"), pytest.raises(InvalidArgumentError, match="or too large for single precision"):
+        Estimate.begin(scan.positions, scan.probe * np.float32(1e25), scan.amplitudes)
+    for residual, power in ((np.nan, 1.0), (np.inf, np.inf), (np.inf, 1.0)):
+        with pytest.raises(InvalidArgumentError, match="are too large for single precision"):
+            error_of(residual, power)
+
+
+def test_a_probe_of_many_modes_takes_no_more_memory_than_one() -> None:
+    random = np.random.default_rng(0)
+    obj, corners = small_object(), np.ones((64, 2))
+    probe = random.standard_normal((32, SIZE, SIZE, 2)).astype(np.float32).view(np.complex64)[..., 0]
+    tracemalloc.start()
+    try:
+        found = model_amplitudes(obj, probe, corners)
+        assert tracemalloc.get_traced_memory()[1] < 64 * probe.nbytes / 4
+    finally:
+        tracemalloc.stop()
+    intensities = sum(model_amplitudes(obj, mode[None], corners) ** 2 for mode in probe)
+    np.testing.assert_allclose(found**2, intensities, rtol=1e-4)
 
 
 def test_patches_beyond_the_object_are_refused() -> None:

@@ -72,7 +72,7 @@ class Course:
             await self._listener.progressed(Progress(arrived, seen), canvas.object)
 
         await Stitcher(network, self._source, canvas, max_rows).run(told)
-        canvas.check_not_collapsed()
+        await asyncio.to_thread(canvas.check_not_collapsed)
         return canvas
 
     def _canvas(self) -> Canvas:
@@ -86,8 +86,11 @@ class Course:
 
     async def _gather(self) -> None:
         """Wait for all frames that no network has waited for."""
+        extremes = np.empty((0, 2))  # of all positions so far: to look at each again and again would take ever longer
         while (frames := await self._source.wait(self._frames)) > self._frames:
-            check_span(self._source.positions(0, frames), self._source.size, "frames.positions")
+            arrived = np.concatenate([extremes, self._source.positions(self._frames, frames)])
+            check_span(arrived, self._source.size, "frames.positions")
+            extremes = np.stack([arrived.min(axis=0), arrived.max(axis=0)])
             self._frames = frames
             await self._listener.progressed(Progress(frames), _nothing)
 

@@ -69,7 +69,7 @@ class Intake:
             amplitudes, positions = await asyncio.to_thread(read_frames, request.frames, spool.size, spool.frames)
             await spool.append(amplitudes, positions)
             FRAMES.inc(len(amplitudes))
-        spool.end()
+        await spool.end()
 
     async def nothing(self) -> None:
         """Wait for the end of the stream of a scan that is in the store. Raises InvalidArgumentError if anything comes."""

@@ -10,11 +10,14 @@ from services.inference.ptychography.models import Model
 from services.inference.ptychography.plan import Plan
 from services.inference.ptychography.source import Source
 from services.inference.ptychography.task import batch_of
+from tessera.errors import InvalidArgumentError
 from tessera.tasks.ptychography.iterating import Arrays, Estimate, Options, iterate
 from tessera.tasks.ptychography.physics import error_of, fourier_error
 
 MEASURED_AT_ONCE = 64
 """Frames whose model is computed at a time."""
+MOST_WAVES = 1 << 26
+"""Pixels of the exit waves of one step, all frames and modes together; each takes an engine some 100 bytes."""
 
 Told = Callable[[int, float], Awaitable[None]]
 """Hears the number of a pass, 0 before the first, and its Fourier error."""
@@ -31,12 +34,18 @@ async def refine(engine: Model, estimate: Estimate, source: Source, plan: Plan, 
         told: Called before the first pass, and after each.
 
     Raises:
+        InvalidArgumentError: One step would have more than `MOST_WAVES`.
         TesseraError: See `Model.compute` and `iterate`.
     """
+    batch = min(plan.batch or batch_of(engine.manifest), len(estimate.corners))
+    if batch * estimate.probe.size > MOST_WAVES:
+        modes, size, _ = estimate.probe.shape
+        message = f"{batch} frames at a time, with {modes} modes of {size} x {size} pixels, are more than {MOST_WAVES:,} pixels; take fewer"
+        raise InvalidArgumentError(message, field="plan.batch")
     options = Options(
         iterations=plan.iterations,
         target=plan.target_fourier_error,
-        batch=plan.batch or batch_of(engine.manifest),
+        batch=batch,
         seed=plan.seed,
         fixed_probe=plan.fixed_probe,
         correct_positions=plan.correct_positions,

@@ -44,7 +44,7 @@ class Result:
         tensors: dict[str, Array] = {
             "amplitude": np.abs(self.object),
             "phase": np.angle(self.object),
-            "weight": self.weight,
+            "weight": np.ascontiguousarray(self.weight),
             "positions": self.positions.astype(np.float32),
             "errors": self.errors,
         }

@@ -75,9 +75,9 @@ class Spool:
         self.size = amplitudes.shape[-1]
         self._changed.set()
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """Tell that no more frames come. Raises InvalidArgumentError if they make no scan: fewer than two, positions all equal, ..."""
-        check_positions(self.positions(0, self.frames), self.size, "frames")
+        await asyncio.to_thread(check_positions, self.positions(0, self.frames), self.size, "frames")
         self._ended = True
         self._changed.set()
 

@@ -173,24 +173,28 @@ async def _go_over(
 ) -> float:
     """Take all frames once, in the given order, with steps of the given lengths; return the Fourier error that they had on the way."""
     residual = power = 0.0
+    corners = estimate.corners.copy()
+    # Between two steps they stay as the engine has them: to convert a large object takes longer than an event loop may stand still.
+    obj, probe = (await asyncio.to_thread(to_channels, estimate.object))[None], to_channels(estimate.probe)[None]
     for indices in np.array_split(order, math.ceil(len(order) / batch)):
         outputs = await step(
             {
-                "object": to_channels(estimate.object)[None],
-                "probe": to_channels(estimate.probe)[None],
+                "object": obj,
+                "probe": probe,
                 "amplitudes": (await frames(indices))[None],
-                "corners": estimate.corners[indices].astype(np.float32)[None],
+                "corners": corners[indices].astype(np.float32)[None],
                 "steps": np.array([lengths], np.float32),
             }
         )
         if any(lengths):
-            estimate.object = from_channels(outputs["new_object"][0])
-            estimate.probe = from_channels(outputs["new_probe"][0])
+            obj, probe = outputs["new_object"], outputs["new_probe"]
         if lengths[2]:
-            estimate.corners = estimate.corners.copy()
-            estimate.corners[indices] = outputs["new_corners"][0]
+            corners[indices] = outputs["new_corners"][0]
         residual += float(outputs["residuals"].sum(dtype=np.float64))
         power += float(outputs["powers"].sum(dtype=np.float64))
+    if any(lengths):
+        estimate.object = await asyncio.to_thread(from_channels, obj[0])
+        estimate.probe, estimate.corners = from_channels(probe[0]), corners
     return error_of(residual, power)
 
 

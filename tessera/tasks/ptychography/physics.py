@@ -3,6 +3,7 @@
 A patch at a fractional corner is read by bilinear interpolation, here as in the engines.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -50,8 +51,8 @@ def model_amplitudes(
     Raises:
         InvalidArgumentError: A patch reaches beyond the object.
     """
-    waves = probe * read_patches(obj, corners, probe.shape[-1])[:, None]
-    intensities = (np.abs(far_field(waves)) ** 2).sum(axis=1)
+    patches = read_patches(obj, corners, probe.shape[-1])
+    intensities = sum(np.abs(far_field(mode * patches)) ** 2 for mode in probe)  # one mode at a time: a probe may have many
     return np.asarray(np.sqrt(intensities))
 
 
@@ -90,9 +91,16 @@ def illumination(probe: NDArray[np.complexfloating], corners: NDArray[np.floatin
 
 
 def error_of(residual: float, power: float) -> float:
-    """Return the Fourier error of a scan from the sums of its frames; InvalidArgumentError if there is no count in any of them."""
+    """Return the Fourier error of a scan from the sums of its frames.
+
+    Raises:
+        InvalidArgumentError: There is no count in any of them, or the numbers are too large for single precision.
+    """
     if power <= 0:
         raise InvalidArgumentError("there is not a single count in any frame", field="amplitudes")
+    if not math.isfinite(residual / power):
+        message = f"the Fourier error is {residual:g} / {power:g}: frames, probe or object are too large for single precision; scale them"
+        raise InvalidArgumentError(message, field="amplitudes")
     return residual / power
 
 
@@ -105,14 +113,14 @@ def fitting_scale(
     """Return the factor by which the probe has to be multiplied so that the model fits frames (M, N, N) best, in least squares.
 
     Raises:
-        InvalidArgumentError: Probe, object or frames are zero everywhere, or a patch reaches beyond the object.
+        InvalidArgumentError: Probe, object or frames are zero everywhere, or too large, or a patch reaches beyond the object.
     """
     product = power = 0.0
     for modelled, recorded in _both(obj, probe, amplitudes, corners):
         product += float((modelled * recorded).sum(dtype=np.float64))
         power += float((modelled**2).sum(dtype=np.float64))
-    if not product > 0:
-        raise InvalidArgumentError("the probe, or every frame, is zero everywhere", field="probe")
+    if not (product > 0 and 0 < product / power < math.inf):
+        raise InvalidArgumentError("the probe, or every frame, is zero everywhere, or too large for single precision", field="probe")
     return product / power
 
 
