@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tessera.errors import FailedPreconditionError, InvalidArgumentError, ResourceExhaustedError
 from tessera.tasks.ptychography.canvas import Canvas
+from tessera.tasks.ptychography.patches import MAX_SIDE
 from tessera.tasks.ptychography.reassembly import probe_weights, reassemble
 from tests.fixtures.patches import gaussian_probe, random_offsets, random_patches
 
@@ -84,15 +85,15 @@ def test_a_million_patches_stream_through_in_bounded_memory():
 
 
 def test_a_canvas_that_would_be_too_large_is_refused_and_stays_as_it_was():
-    canvas = Canvas(8, 8, max_side=100)
+    canvas = Canvas(8, 8)
     canvas.add(random_patches(1, 8), np.array([[0.0, 0.0]]))
     before = canvas.object()
-    for far in ([93.0, 0.0], [0.0, -92.5], [1e8, 1e8]):
-        with pytest.raises(ResourceExhaustedError, match="more than 100"):
+    for far in ([MAX_SIDE - 7.0, 0.0], [0.0, -MAX_SIDE + 7.5], [1e8, 1e8]):
+        with pytest.raises(ResourceExhaustedError, match=f"more than {MAX_SIDE}"):
             canvas.add(random_patches(2, 8), np.array([[1.0, 1.0], far]))
     assert np.array_equal(canvas.object(), before)
-    canvas.add(random_patches(1, 8), np.array([[92.0, 0.0]]))
-    assert canvas.object().shape == (8, 100)
+    canvas.add(random_patches(1, 8), np.array([[MAX_SIDE - 8.0, 0.0]]))
+    assert canvas.object().shape == (8, MAX_SIDE)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from numpy.typing import NDArray
 from tessera.errors import FailedPreconditionError, InvalidArgumentError
 from tessera.tasks.ptychography.offsets import Trail, check_not_collapsed
 from tessera.tasks.ptychography.patches import (
-    MAX_SIDE,
     central,
     check_offsets,
     check_shapes,
@@ -33,7 +32,6 @@ class Canvas:
         size: N, pixels of a patch's side.
         crop: M, pixels of its central square that is used.
         weights: (N, N), >= 0, the weight of each pixel of a patch; None for ones.
-        max_side: Pixels a side beyond which patches are refused.
         trail: Where "canvas" is recorded; boundaries before it are the caller's to record. None for one of its own.
         coherent: Turn each patch by the constant phase with which it fits best what is there already. A frame's intensities do not tell
             that phase, so a network cannot know it; patches should come such that most overlap with one before.
@@ -50,14 +48,13 @@ class Canvas:
         crop: int,
         weights: NDArray[np.floating] | None = None,
         *,
-        max_side: int = MAX_SIDE,
         trail: Trail | None = None,
         coherent: bool = False,
     ) -> None:
         check_shapes((1, size, size), (1, 2), crop, None if weights is None else weights.shape)
         check_weights(weights)
         self.trail = trail or Trail()
-        self._size, self._crop, self._max_side, self._coherent = size, crop, max_side, coherent
+        self._size, self._crop, self._coherent = size, crop, coherent
         self._pixel_weights = cropped_weights(weights, size, crop, np.complex64)
         self._first = np.full(2, np.inf)  # (x, y) of the upper left pixel that patches cover
         self._last = np.full(2, -np.inf)  # one beyond the lower right one
@@ -73,7 +70,7 @@ class Canvas:
 
         Raises:
             InvalidArgumentError: Shapes do not fit, or a position is not finite.
-            ResourceExhaustedError: The canvas would have more than `max_side` pixels a side; it stays as it was.
+            ResourceExhaustedError: The canvas would have more than `patches.MAX_SIDE` pixels a side; it stays as it was.
         """
         if len(patches) == 0:
             return
@@ -142,7 +139,7 @@ class Canvas:
         """Make room for patches with these upper left corners (k, 2)."""
         first = np.minimum(self._first, np.floor(corners).min(axis=0))
         last = np.maximum(self._last, np.ceil(corners).max(axis=0) + self._crop)
-        check_side((last - first).max(), self._max_side)
+        check_side((last - first).max())
         self._first, self._last = first, last
         rows, columns, _ = self._sums.shape
         end = self._origin + np.array([columns, rows])

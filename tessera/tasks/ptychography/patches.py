@@ -10,7 +10,7 @@ from tessera.errors import InvalidArgumentError, ResourceExhaustedError
 EPSILON = 1e-9
 """What is added to the summed weights before they divide."""
 MAX_SIDE = 8192
-"""Pixels a side that a canvas has at most, unless its maker says otherwise: 768 MiB in single precision."""
+"""Pixels a side that an object has at most: a canvas of 768 MiB in single precision."""
 MAX_OFFSET = 1e9
 """Pixels; a double has seven digits after the point up to here."""
 STEP = 2.0**-32
@@ -45,14 +45,14 @@ def check_offsets(offsets: NDArray[np.floating]) -> None:
         raise InvalidArgumentError(f"{wrong} of {len(offsets)} offsets are not finite, or beyond {MAX_OFFSET:g} pixels", field="offsets")
 
 
-def check_side(side: float, limit: int = MAX_SIDE) -> None:
-    """Refuse a canvas that would have more pixels a side than the limit.
+def check_side(side: float) -> None:
+    """Refuse a canvas that would have more than `MAX_SIDE` pixels a side.
 
     Raises:
         ResourceExhaustedError: With both numbers.
     """
-    if not side <= limit:
-        reason = f"patches at these places need a canvas of {side:.6g} pixels a side, more than {limit}"
+    if not side <= MAX_SIDE:
+        reason = f"patches at these places need a canvas of {side:.6g} pixels a side, more than {MAX_SIDE}"
         raise ResourceExhaustedError(f"{reason}; offsets must be in pixels of the object", field="offsets")
 
 
