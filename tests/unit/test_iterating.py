@@ -10,7 +10,7 @@ from tessera.errors import InvalidArgumentError
 from tessera.tasks.ptychography.iterating import Arrays, Estimate, Options, iterate, iterate_here
 from tessera.tasks.ptychography.patches import MAX_SIDE
 from tessera.tasks.ptychography.physics import error_of, fourier_error, illumination, model_amplitudes
-from tests.fixtures.ptychography_scans import SIZE, small_object, small_scan
+from tests.fixtures.scans import SIZE, small_object, small_scan
 
 
 class HalvingEngine:

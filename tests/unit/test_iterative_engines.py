@@ -10,7 +10,7 @@ import torch
 from tessera.tasks.ptychography.iterating import Estimate, Options, iterate_here
 from tessera.tasks.ptychography.physics import far_field, model_amplitudes, read_patches
 from tessera.tasks.ptychography.scan import Scan
-from tests.fixtures.ptychography_scans import SIZE, small_scan
+from tests.fixtures.scans import SIZE, small_scan
 from trainers.families.ptycho import FAMILY
 from trainers.families.ptycho.engines.engine import Engine
 from trainers.families.ptycho.engines.rpie import Rpie
