@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,12 +15,9 @@ from tessera.cli.reconstructing import Reconstructed
 from tessera.tasks.ptychography.iterating import Estimate, Options, iterate_here
 from tessera.tasks.ptychography.physics import illumination
 from tessera.tasks.ptychography.scan import Scan
-from tessera.tasks.ptychography.signatures import engine_signature
-from trainers.artifact import compute
-from trainers.families import find_family
+from trainers.families.ptycho import FAMILY
+from trainers.families.ptycho.engines.subject import begin, compute_step
 
-SAMPLE = 64
-"""Frames that fix the scale of the probe."""
 Improve = Callable[[Estimate, NDArray[np.float32]], list[float]]
 """Improves an estimate in place with amplitudes (M, N, N), and returns the Fourier error of every pass."""
 
@@ -34,16 +32,16 @@ def engine(name: str, size: int, most: int, target: float) -> Improve:
 
     Torch computes it with one thread, as a served version has by default; a second one is worth little for steps as small as these.
     """
-    architecture = find_family("ptycho").architectures.get(name)
+    architecture = FAMILY.architectures.get(name)
     config = architecture.parse_config({"size": size})
-    network, signature = architecture.build(config).eval(), engine_signature(size)
+    step = partial(compute_step, architecture.build(config).eval())
     options = Options(iterations=most, target=target, batch=config.model_dump()["batch"])
 
     def improve(estimate: Estimate, amplitudes: NDArray[np.float32]) -> list[float]:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            return iterate_here(estimate, amplitudes, lambda inputs: compute(network, inputs, signature), options)
+            return iterate_here(estimate, amplitudes, step, options)
         finally:
             torch.set_num_threads(threads)
 
@@ -52,9 +50,8 @@ def engine(name: str, size: int, most: int, target: float) -> Improve:
 
 def reconstruct_here(scan: Scan, name: str, improve: Improve) -> Reconstructed:
     """Return what an engine makes of a scan with a probe, beginning with an object that is 1 everywhere."""
-    assert scan.probe is not None
     begun = time.perf_counter()
-    estimate = Estimate.begin(scan.positions, scan.probe, scan.amplitudes[:SAMPLE])
+    estimate = begin(scan)
     errors = improve(estimate, scan.amplitudes)
     seconds = time.perf_counter() - begun
     x, y = (float(value) for value in estimate.origin)

@@ -127,17 +127,13 @@ async def iterate(estimate: Estimate, frames: Frames, step: Step, options: Optio
         InvalidArgumentError: No frame has any counts.
         TesseraError: Whatever `frames` and `step` raise.
     """
-    estimate.errors = [await measure(estimate, frames, step, options.batch)]
+    everything = np.arange(len(estimate.corners))
+    estimate.errors = [await _go_over(estimate, everything, frames, step, batch=options.batch, lengths=(0.0, 0.0, 0.0))]
     yield estimate.errors[-1]
     while len(estimate.errors) <= options.iterations and estimate.errors[-1] > options.target:
         order = np.random.default_rng((options.seed, len(estimate.errors))).permutation(len(estimate.corners))
         estimate.errors.append(await _go_over(estimate, order, frames, step, batch=options.batch, lengths=options.steps))
         yield estimate.errors[-1]
-
-
-async def measure(estimate: Estimate, frames: Frames, step: Step, batch: int) -> float:
-    """Return the Fourier error of an estimate as it stands; it raises what `iterate` raises."""
-    return await _go_over(estimate, np.arange(len(estimate.corners)), frames, step, batch=batch, lengths=(0.0, 0.0, 0.0))
 
 
 def iterate_here(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tessera.errors import InvalidArgumentError
 
 FRAMES = 64
-"""Frames, from the first, that fix the factor; all of them, if a scan has fewer."""
+"""Frames, from the first, that fix the factor, and the scale of the probe that an engine begins with; all of them, if a scan has fewer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,9 @@
-"""Pictures of what a network makes of frames that it has not learnt from."""
+"""Pictures of what a network makes of frames that it has not learnt from, and how the family's pictures are written."""
 
+from collections.abc import Mapping
 from pathlib import Path
+
+from PIL import Image
 
 from tessera.tasks.ptychography import pictures
 from tessera.tasks.ptychography.metrics import aligned
@@ -22,6 +25,11 @@ def draw(network: PatchNetwork, frames: Frames, seen: Reconstruction, directory:
         found, truth = aligned(seen.found, seen.truth)
         drawings["truth"] = pictures.draw_objects({"truth": truth, "network": found})
         drawings["frc"] = pictures.draw_correlations({"network against truth": comparison.correlation})
+    return save(drawings, directory, stem)
+
+
+def save(drawings: Mapping[str, Image.Image], directory: Path, stem: str) -> list[Path]:
+    """Write drawings by name as PNG files whose names begin with `stem`, and return them."""
     paths = []
     for name, drawing in drawings.items():
         paths.append(directory / f"{stem}_{name}.png")

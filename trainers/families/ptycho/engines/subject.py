@@ -11,6 +11,7 @@ from tessera.errors import InvalidArgumentError
 from tessera.tasks.ptychography import pictures
 from tessera.tasks.ptychography.files import read_scan
 from tessera.tasks.ptychography.iterating import Estimate, Options, iterate_here
+from tessera.tasks.ptychography.normalisation import FRAMES
 from tessera.tasks.ptychography.physics import illumination
 from tessera.tasks.ptychography.scan import Scan
 from tessera.tasks.ptychography.signatures import engine_signature
@@ -18,11 +19,9 @@ from trainers.artifact import compute
 from trainers.families.ptycho.config import PtychoHyperparameters
 from trainers.families.ptycho.engines.config import EngineConfig
 from trainers.families.ptycho.engines.engine import Engine
+from trainers.families.ptycho.pictures import save
 from trainers.family import Arrays, Export, Subject
 from trainers.progress import Report
-
-_SAMPLE = 64
-"""Frames that the probe is scaled by."""
 
 
 class EngineSubject(Subject):
@@ -71,11 +70,7 @@ class EngineSubject(Subject):
             "positions": pictures.draw_positions(self.scan.positions),
             "errors": pictures.draw_errors({"engine": estimate.errors}),
         }
-        paths = []
-        for name, drawing in drawings.items():
-            paths.append(directory / f"{stem}_{name}.png")
-            drawing.save(paths[-1])
-        return paths
+        return save(drawings, directory, stem)
 
     def export(self, network: Engine) -> Export:
         """Return what the exported version carries: two modes and three frames as golden step, and steps of other extents to check."""
@@ -99,7 +94,7 @@ def begin(scan: Scan) -> Estimate:
     if scan.probe is None:
         message = "the scan has no probe; an engine improves one, so it needs at least a guess of it"
         raise InvalidArgumentError(message, field="spec.inputs.scan")
-    return Estimate.begin(scan.positions, scan.probe, scan.amplitudes[:_SAMPLE])
+    return Estimate.begin(scan.positions, scan.probe, scan.amplitudes[:FRAMES])
 
 
 def compute_step(engine: Engine, inputs: Arrays) -> Arrays:
