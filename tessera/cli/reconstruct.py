@@ -33,10 +33,12 @@ def reconstruct(
             "--refine", help="An engine that goes on from what the model found.", autocompletion=complete_models, show_default="none"
         ),
     ] = "",
-    iterations: Annotated[int, typer.Option("--iterations", min=1, help="Most passes of an engine over the scan.")] = 50,
+    iterations: Annotated[int, typer.Option("--iterations", min=1, max=10_000, help="Most passes of an engine over the scan.")] = 50,
     target: Annotated[float, typer.Option("--target", min=0, max=1, help="An engine stops at this Fourier error.")] = 0.0,
-    batch: Annotated[int, typer.Option("--batch", min=0, help="Frames that an engine takes at a time.", show_default="its own")] = 0,
-    seed: Annotated[int, typer.Option("--seed", help="Of the order in which an engine takes the frames.")] = 0,
+    batch: Annotated[
+        int, typer.Option("--batch", min=0, max=1024, help="Frames that an engine takes at a time.", show_default="its own")
+    ] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=-(2**63), max=2**63 - 1, help="Of the order in which an engine takes the frames.")] = 0,
     fixed_probe: Annotated[bool, typer.Option("--fixed-probe", help="Leave the probe as it is.")] = False,
     correct_positions: Annotated[bool, typer.Option("--correct-positions", help="Improve the positions too.")] = False,
     trust_positions: Annotated[
@@ -51,7 +53,9 @@ def reconstruct(
             show_default="probe, where there is one",
         ),
     ] = "",
-    crop: Annotated[int, typer.Option("--crop", min=0, help="Central pixels of each patch of a network.", show_default="half of it")] = 0,
+    crop: Annotated[
+        int, typer.Option("--crop", min=0, max=1024, help="Central pixels of each patch of a network.", show_default="half of it")
+    ] = 0,
     runtime: Runtime = "",
     queue: Annotated[bool, typer.Option("--queue", help="Upload the scan and queue it; it goes on if this command is stopped.")] = False,
     half_scans: Annotated[

@@ -125,6 +125,13 @@ def test_what_cannot_work_is_said_before_anything_is_sent(fakes: Fakes, scan: Pa
     assert fakes.ptychography.plans == []
 
 
+@pytest.mark.parametrize("number", ["--seed=99999999999999999999", "--iterations=3000000000", "--batch=1025", "--crop=1026"])
+def test_numbers_that_no_message_can_carry_are_refused_by_name(fakes: Fakes, scan: Path, number: str) -> None:
+    result = tessera("reconstruct", scan, number)
+    assert result.exit_code == 2
+    assert number.partition("=")[0] in result.stderr
+
+
 def test_what_the_server_refuses_is_said(fakes: Fakes, scan: Path) -> None:
     fakes.ptychography.refusal = "frames have 16 x 16 pixels, the model takes 64 x 64"
     result = tessera("reconstruct", scan)
