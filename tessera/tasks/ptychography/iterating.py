@@ -38,7 +38,7 @@ class Options:
         iterations: Most passes over the scan, 0 or more.
         target: Stop as soon as the Fourier error is at most this.
         batch: Most frames of a step, 1 or more.
-        seed: Of the order of the frames.
+        seed: Of the order of the frames, of 64 bits.
         fixed_probe: Leave the probe as it is.
         correct_positions: Improve the positions too.
     """
@@ -131,7 +131,8 @@ async def iterate(estimate: Estimate, frames: Frames, step: Step, options: Optio
     estimate.errors = [await _go_over(estimate, everything, frames, step, batch=options.batch, lengths=(0.0, 0.0, 0.0))]
     yield estimate.errors[-1]
     while len(estimate.errors) <= options.iterations and estimate.errors[-1] > options.target:
-        order = np.random.default_rng((options.seed, len(estimate.errors))).permutation(len(estimate.corners))
+        seed = options.seed % 2**64  # numpy takes none below 0
+        order = np.random.default_rng((seed, len(estimate.errors))).permutation(len(estimate.corners))
         estimate.errors.append(await _go_over(estimate, order, frames, step, batch=options.batch, lengths=options.steps))
         yield estimate.errors[-1]
 
