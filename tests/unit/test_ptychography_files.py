@@ -272,6 +272,16 @@ def test_bzip2_within_bzip2_is_no_scan(tmp_path: Path) -> None:
     assert "this is no scan" in refused(tmp_path / "a")
 
 
+def test_an_array_that_lies_in_a_huge_chunk_is_refused_before_that_is_unpacked(tmp_path: Path) -> None:
+    scan = a_scan()
+    with h5py.File(tmp_path / "scan", "w") as file:
+        rest = {"maxshape": (None, 16, 16), "chunks": (10_000, 16, 16), "compression": "gzip"}
+        file.create_dataset("diffraction", scan.amplitudes.shape, "f4", scan.amplitudes, **rest)
+        file["offsets"] = scan.positions
+    with pytest.raises(ResourceExhaustedError, match="at most 1000000 are allowed"):
+        read_scan(tmp_path / "scan", max_bytes=1_000_000)
+
+
 @pytest.mark.parametrize("how", ["external link", "external bytes", "virtual"])
 def test_arrays_in_other_files_are_not_fetched(tmp_path: Path, how: str) -> None:
     arrays = ptychopinn(a_scan())

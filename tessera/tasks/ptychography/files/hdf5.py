@@ -80,5 +80,5 @@ class Hdf5Reader:
 
 
 def _claimed(dataset: Any) -> int:
-    """Return the bytes that an array would take in memory."""
-    return int(math.prod(dataset.shape) * dataset.dtype.itemsize)
+    """Return the bytes that an array would take in memory, or one of its chunks, which is unpacked as a whole however little it holds."""
+    return int(max(math.prod(dataset.shape), math.prod(dataset.chunks or (0,))) * dataset.dtype.itemsize)
