@@ -143,10 +143,12 @@ class Example:
     Attributes:
         inputs: Files to train on.
         model_config: For all of its architectures.
+        of_architecture: What those have beside it, by name, whose graphs are large by default.
     """
 
     inputs: dict[str, Path]
     model_config: dict[str, Any]
+    of_architecture: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def example_job(family: Family, architecture: str, directory: Path) -> Job:
         family=family.name,
         architecture=architecture,
         model="contract",
-        model_config=example.model_config,
+        model_config=example.model_config | example.of_architecture.get(architecture, {}),
         hyperparameters={"epochs": 1, "evaluate_every": 1},
         inputs=example.inputs,
     )

@@ -131,4 +131,4 @@ def example(directory: Path) -> Example:
     truth = ((0.4 + 0.6 * coarse[0]) * np.exp(1j * (coarse[1] - 0.5))).astype(np.complex64)
     path = directory / "scan.safetensors"
     write_scan(path, simulate(truth, size=16, frames=40, photons=1e5))
-    return Example(inputs={"scan": path}, model_config={"size": 16})
+    return Example(inputs={"scan": path}, model_config={"size": 16}, of_architecture={"resnet": {"projections": 1}})
