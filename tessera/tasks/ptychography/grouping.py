@@ -43,7 +43,7 @@ def group(positions: NDArray[np.floating], size: int, *, neighbours: int = NEIGH
 def relative_offsets(positions: NDArray[np.floating], groups: NDArray[np.integer]) -> NDArray[np.float64]:
     """Return where the members of each group lie in its common canvas: position - mean of the group, (groups, C, 2), (x, y), pixels.
 
-    This is what a reassembly translates patches by. The original writes offsets the other way round, as -(position - mean), since it
+    This is what a reassembly translates patches by. PtychoPINN writes offsets the other way round, as -(position - mean), since it
     translates the canvas and not the patch.
     """
     members = np.asarray(positions, np.float64)[groups]
