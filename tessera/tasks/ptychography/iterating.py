@@ -1,7 +1,7 @@
 """Iterating an engine over a scan: where the frames lie in the object, in which order they are taken, and when to stop.
 
 An engine's graph is one step (see `signatures.engine_signature`). What is computed by whom is not known here: a step may be a network call
-away, so the loop awaits it, and between two steps its caller can look at the estimate, draw it, or give up.
+away, so the loop awaits it; its caller can give up between two steps, and look at the estimate, or draw it, between two passes.
 
 Array names: M frames, b frames of a step.
 """
@@ -58,7 +58,7 @@ class Options:
 
 @dataclass(slots=True)
 class Estimate:
-    """What is known of a scan so far; steps replace its arrays and never write into them.
+    """What is known of a scan so far; passes replace its arrays and never write into them.
 
     Attributes:
         object: complex64, (rows, columns).
