@@ -64,9 +64,9 @@ types: $(VENV)/.dev
 imports: $(VENV)/.dev
 	lint-imports
 
-# Two at a time, file by file: most tests wait for servers of their own.
+# Two at a time, file by file in their order, in which the longest come early: most tests wait for servers of their own.
 unit: .tools/.done .tools/tritonclient/.done
-	pytest --numprocesses 2 --dist loadfile $(ARGS)
+	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Apart from `test`, since measuring slows every test down.
 coverage: .tools/.done .tools/tritonclient/.done

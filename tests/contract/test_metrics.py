@@ -14,6 +14,9 @@ PROBE = """
 import importlib, json
 for name in {processes}:
     importlib.import_module(name)
+import pkgutil, services.inference.typed as typed
+for module in pkgutil.iter_modules(typed.__path__):  # loaded when the server starts
+    importlib.import_module(f"{{typed.__name__}}.{{module.name}}")
 from prometheus_client import REGISTRY
 found = {{}}
 for collector in list(REGISTRY._collector_to_names):

@@ -144,7 +144,7 @@ async def test_a_missing_file_is_refused_and_the_old_version_goes_on(inference_s
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"task": {"name": "captions", "revision": 1}}, "the task 'captions'; this server knows puzzle_cells, tensors"),
+        ({"task": {"name": "captions", "revision": 1}}, "the task 'captions'; this server knows ptychography, puzzle_cells, tensors"),
         ({"task": {"name": "puzzle_cells", "revision": 99}}, "revision 99 of the preprocessing"),
         ({"runtime": "abacus"}, "the runtime 'abacus'; this server has onnxruntime"),
         ({"mappings": {}}, "lacks mappings.grid"),

@@ -86,7 +86,10 @@ def test_a_stack_comes_up_heals_and_goes_down_without_a_trace(stack: Stack) -> N
     assert [process["state"] for process in state["processes"]] == ["healthy"] * 5
     assert [process["name"] for process in state["processes"]] == ["redis", "registry", "trainer", "worker", "inference"]
 
-    assert [family["name"] for family in json.loads(stack.run("families", "--json").stdout)] == ["puzzle_cells"], "it can train at once"
+    assert [family["name"] for family in json.loads(stack.run("families", "--json").stdout)] == [
+        "ptycho",
+        "puzzle_cells",
+    ], "it can train at once"
     status = stack.run("status", "--json")
     assert status.returncode == 0
     assert json.loads(status.stdout)["healthy"]
