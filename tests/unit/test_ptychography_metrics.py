@@ -159,6 +159,11 @@ def test_what_cannot_be_compared_is_said(call: object, named: str) -> None:
         call(smooth())  # type: ignore[operator]
 
 
+def test_what_equals_the_truth_has_a_finite_psnr_whatever_the_peak() -> None:
+    truth = 3 * smooth(32)
+    assert np.isfinite(list(metrics.compare(truth, truth).figures().values())).all()
+
+
 def test_an_object_of_zeros_has_figures_too() -> None:
     figures = metrics.compare(np.zeros((32, 32), complex), smooth(32)).figures()
     assert np.isfinite(list(figures.values())).all()

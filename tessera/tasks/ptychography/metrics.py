@@ -171,7 +171,8 @@ def _figures(values: NDArray[np.floating], truth: NDArray[np.floating], *, peak:
     from skimage.metrics import structural_similarity
 
     squared = float(np.mean((values - truth) ** 2))
-    psnr = 10 * np.log10(max(peak**2, np.finfo(np.float64).tiny) / max(squared, np.finfo(np.float64).tiny))
+    tiny = np.finfo(np.float64).tiny
+    psnr = 10 * (np.log10(max(peak**2, tiny)) - np.log10(max(squared, tiny)))  # their quotient may be too large for a float
     # A flat truth has no range of its own; then a difference of 1 counts fully.
     ssim = structural_similarity(  # type: ignore[no-untyped-call]
         truth, values, data_range=float(np.ptp(truth)) or 1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
