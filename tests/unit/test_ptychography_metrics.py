@@ -27,6 +27,13 @@ def noisy(truth: np.ndarray, level: float) -> np.ndarray:
     return truth + level * (RANDOM.standard_normal(truth.shape) + 1j * RANDOM.standard_normal(truth.shape))
 
 
+def test_no_plane_is_seen_in_sharp_edges_whose_amplitude_and_phase_go_together() -> None:
+    rows, columns = np.indices((96, 96)) - 48
+    bright = np.sin(24 * np.arctan2(rows, columns)) > 0
+    spokes = np.where(bright, 1.0, 0.5) * np.exp(1.1j * np.rot90(bright, 2).astype(float))
+    assert np.ptp(np.angle(remove_plane(spokes))) < 1.3, "two phases, 1.1 apart, as before"
+
+
 def test_a_plane_that_wraps_many_times_is_removed() -> None:
     truth = remove_plane(smooth())
     assert np.abs(remove_plane(truth * ramp(96, 0.9, -0.4)) - truth).max() < 1e-4

@@ -21,12 +21,13 @@ FINENESS = 50
 def remove_plane(array: Complex) -> NDArray[np.complex128]:
     """Return a complex array (rows, columns) without the plane that fits its phase: c + x dx + y dy.
 
-    The slopes begin as the phases of the mean products of neighbours, which wrapped phases do not disturb; a least-squares plane through
-    the phases that remain, every pixel weighted by its amplitude, does the rest. The mean phase is then near 0.
+    The slopes begin at the peak of the spectrum, which neither wrapped phases nor sharp edges disturb; a least-squares plane through the
+    phases that remain, every pixel weighted by its amplitude, does the rest. The mean phase is then near 0.
     """
     rows, columns = np.indices(array.shape)
-    dx = np.angle(np.sum(array[:, 1:] * array[:, :-1].conj()))
-    dy = np.angle(np.sum(array[1:] * array[:-1].conj()))
+    padded = tuple(4 * side for side in array.shape)  # a quarter of a bin is left at most, far from where phases wrap
+    down, right = np.unravel_index(np.abs(np.fft.fft2(array, padded)).argmax(), padded)
+    dy, dx = (2 * np.pi * np.fft.fftfreq(side)[peak] for side, peak in zip(padded, (down, right), strict=True))
     flat = array.astype(np.complex128) * np.exp(-1j * (dx * columns + dy * rows))
     flat *= np.exp(-1j * np.angle(flat.sum()))
     weight = np.sqrt(np.abs(flat)).ravel()
