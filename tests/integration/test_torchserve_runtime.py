@@ -94,7 +94,7 @@ def test_two_versions_are_there_at_once_and_one_goes_without_the_other(torchserv
 
 def test_nothing_of_ours_listens_but_on_loopback(torchserve: RealTorchServe, model: TorchServeModel) -> None:
     listening = [each.laddr for each in torchserve.java().net_connections("tcp") if each.status == psutil.CONN_LISTEN]
-    assert len(listening) == 5
+    assert len(listening) == 4
     assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
     assert not {address.port for address in listening} & {8080, 8081, 8082, 7070, 7071}
 

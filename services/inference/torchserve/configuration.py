@@ -1,6 +1,7 @@
-"""How a TorchServe of our own is configured: reachable from this machine alone, closed to foreign archives, quiet."""
+"""How a TorchServe of our own is configured: reachable from this machine alone unless told otherwise, closed to foreign archives, quiet."""
 
 import os
+import shutil
 import socket
 import sys
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from typing import Self
 from tessera.errors import FailedPreconditionError
 
 HOST = "127.0.0.1"
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - only compared with
 LARGEST_MESSAGE = 2**31 - 1
 """Bytes that gRPC can carry. What a request may be is decided at our own door; a batch holds several of them."""
 FOREVER_MINUTES = 10 * 365 * 24 * 60
@@ -51,7 +53,8 @@ class Configuration:
         directory: Its own: archives, keys, sockets, temporary files. Readable by us alone, and its path short, for the sockets.
         inference_port: Of the inference API (gRPC).
         management_port: Of the management API (gRPC).
-        http_ports: Of inference, management and metrics; nobody uses them, but TorchServe opens them.
+        http_ports: Of inference and management, on loopback; nobody uses them, but TorchServe opens them.
+        host: Address on which the gRPC APIs listen.
         max_message_bytes: Largest request and answer.
         queue_size: Requests that wait for a model in TorchServe. Ours wait in our own queue.
     """
@@ -59,7 +62,8 @@ class Configuration:
     directory: Path
     inference_port: int
     management_port: int
-    http_ports: tuple[int, int, int]
+    http_ports: tuple[int, int]
+    host: str = HOST
     max_message_bytes: int = LARGEST_MESSAGE
     queue_size: int = 100
     java_home: Path = field(default_factory=java_home)
@@ -68,14 +72,15 @@ class Configuration:
     def on_free_ports(cls, directory: Path) -> Self:
         """Return one whose ports nobody listens on now; FailedPreconditionError if TorchServe or its Java is not installed."""
         with ExitStack() as stack:
-            sockets = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(5)]
-            first, second, *others = (int(each.getsockname()[1]) for each in sockets)
-        return cls(directory, first, second, (others[0], others[1], others[2]))
+            sockets = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(4)]
+            first, second, third, fourth = (int(each.getsockname()[1]) for each in sockets)
+        return cls(directory, first, second, (third, fourth))
 
     @property
     def addresses(self) -> tuple[str, str]:
-        """Of the inference and the management API (gRPC), host:port."""
-        return f"{HOST}:{self.inference_port}", f"{HOST}:{self.management_port}"
+        """Of the inference and the management API (gRPC) as seen from this machine, host:port."""
+        host = HOST if self.host == EVERYWHERE else self.host
+        return f"{host}:{self.inference_port}", f"{host}:{self.management_port}"
 
     @property
     def model_store(self) -> Path:
@@ -88,7 +93,9 @@ class Configuration:
         return self.directory / "key_file.json"
 
     def write(self) -> None:
-        """Write the files."""
+        """Write the files, and remove what an earlier process left but for the archives."""
+        for name in ("tmp", "logs"):
+            shutil.rmtree(self.directory / name, ignore_errors=True)
         for name in ("store", "tmp", "logs"):
             (self.directory / name).mkdir(mode=0o700, exist_ok=True)
         self.key_file.unlink(missing_ok=True)  # the keys of an earlier process would be taken for the new ones
@@ -103,6 +110,7 @@ class Configuration:
         package = Path(spec.submodule_search_locations[0])
         return (
             str(self.java_home / "bin" / "java"),
+            "-XX:+ExitOnOutOfMemoryError",  # whoever watches it starts it again; half alive it would answer nobody
             f"-Dmodel_server_home={package.parent}",
             f"-Djava.io.tmpdir={self.directory / 'tmp'}",
             f"-Dlog4j.configurationFile=file://{self.directory / 'log4j2.xml'}",
@@ -126,20 +134,20 @@ class Configuration:
         return {name: os.environ[name] for name in KEPT if name in os.environ} | own
 
     def _properties(self) -> dict[str, object]:
-        inference, management, metrics = (f"http://{HOST}:{port}" for port in self.http_ports)
+        inference, management = (f"http://{HOST}:{port}" for port in self.http_ports)
         return {
             "inference_address": inference,
             "management_address": management,
-            "metrics_address": metrics,
-            "grpc_inference_address": HOST,
+            "enable_metrics_api": "false",
+            "grpc_inference_address": self.host,
             "grpc_inference_port": self.inference_port,
-            "grpc_management_address": HOST,
+            "grpc_management_address": self.host,
             "grpc_management_port": self.management_port,
             "model_store": self.model_store,
             "allowed_urls": f"file://{self.model_store}/.*",
             "enable_model_api": "true",
             "enable_envvars_config": "false",
-            # Other users of this machine reach loopback too, so keys stay on. They lie in our directory and end with the process.
+            # Others reach these addresses too, so keys stay on. They lie in our directory and end with the process.
             "disable_token_authorization": "false",
             "token_expiration_min": FOREVER_MINUTES,
             "max_request_size": self.max_message_bytes,

@@ -1,11 +1,12 @@
-"""Settings of the TorchServe beside the inference service."""
+"""Settings of the TorchServe beside the inference service, and of the one in a container of its own."""
 
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import SettingsConfigDict
 
-from tessera.settings import Seconds
+from tessera.settings import Port, ProcessSettings, Seconds
 
 
 class TorchServeSettings(BaseModel):
@@ -30,3 +31,22 @@ class TorchServeSettings(BaseModel):
         if not self.address and (self.management_address or self.management_url or self.key_file or self.model_store):
             raise ValueError("management_address, management_url, key_file and model_store belong to a TorchServe named by address")
         return self
+
+
+class ForegroundSettings(ProcessSettings):
+    """Settings of `python -m services.inference.torchserve`: TorchServe in a container, which inference servers dial.
+
+    Its management API obeys whoever has the keys in the directory: let only inference servers reach it.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="TESSERA_TORCHSERVE_")
+
+    metrics_port: Port | None = Field(7072, description="Port of Prometheus /metrics with `process_ready`, for health checks.")
+    directory: Path = Field(
+        Path("/var/lib/torchserve"), description="Its files: archives (store/) and keys (key_file.json), shared with inference servers."
+    )
+    inference_port: Port = Field(7070, description="Port of the inference API (gRPC).")
+    management_port: Port = Field(7071, description="Port of the management API (gRPC).")
+    http_inference_port: Port = Field(8080, description="Port of the inference API (HTTP), on loopback; nobody uses it.")
+    http_management_port: Port = Field(8081, description="Port of the management API (HTTP), on loopback; nobody uses it.")
+    threads: Annotated[int, Field(ge=1, le=256)] = Field(1, description="Threads that a worker may use while it starts.")
