@@ -16,6 +16,7 @@ from tessera.blobs import BlobRef
 from tessera.client.registry import RegistryClient
 from tessera.errors import InvalidArgumentError, NotFoundError, StaleFenceError, TesseraError
 from trainers.experiment import ExperimentLog
+from trainers.metrics import EpochTimes
 from trainers.patience import patiently
 from trainers.publishing import Publisher
 from trainers.reporting import Reporter
@@ -85,6 +86,7 @@ class Attempt:
         self._workspace = workspace
         self._child = child
         self._experiment = ExperimentLog(registry, job, number)
+        self._epoch_times = EpochTimes(job.spec.family)
         self._released = asyncio.Event()
 
     def release(self) -> None:
@@ -177,10 +179,15 @@ class Attempt:
     def _on_message(self, message: Message) -> None:
         if message["type"] == "progress":
             self._reporter.tell_progress(message)
+            if message.get("phase") == "train":
+                self._epoch_times.train()
         elif message["type"] == "resumed":
-            self._reporter.tell_resumed(int(message.get("epoch", 0)))
+            epoch = int(message.get("epoch", 0))
+            self._epoch_times.resumed(epoch)
+            self._reporter.tell_resumed(epoch)
         elif message["type"] == "epoch":
             epoch, metrics = int(message.get("epoch", 0)), numbers(message.get("metrics"))
+            self._epoch_times.finished(epoch)
             self._experiment.add(epoch, metrics)
             self._reporter.tell_epoch(epoch, metrics)
 

@@ -3,7 +3,7 @@
 A model is a label only while the registry or this server has it (`keep_models`), and a version only of `inference_model_info`.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
@@ -41,6 +41,7 @@ MODEL_INFO = Gauge("inference_model_info", "1 for every version that answers", [
 MEMORY_RESERVED = Gauge("inference_memory_reserved_bytes", "Memory that the loaded versions of a model take up", ["model"])
 MEMORY_LIMIT = Gauge("inference_memory_limit_bytes", "Most memory that all loaded versions may take up together")
 REGISTRY_REVISION = Gauge("inference_registry_revision", "Registry revision that this server has caught up with")
+TORCHSERVE_MODELS = Gauge("inference_torchserve_models", "Versions that TorchServe shall compute: ready, or waiting for it", ["state"])
 
 PER_MODEL: list[Histogram | Counter] = [
     *(DECODE, QUEUE, COMPUTE, ENCODE, TOTAL, BATCH_SIZE, LOAD_SECONDS),
@@ -48,6 +49,31 @@ PER_MODEL: list[Histogram | Counter] = [
 ]
 """What is forgotten with its model. A module with such metrics of its own adds them."""
 _models: set[str] = set()
+
+
+class AliasGauge:
+    """A gauge with the number of a version for each alias; one that is gone from the registry is forgotten.
+
+    Args:
+        name: On /metrics.
+        documentation: What it tells.
+    """
+
+    def __init__(self, name: str, documentation: str) -> None:
+        self._gauge = Gauge(name, documentation, ["model", "alias"])
+        self._shown: set[tuple[str, str]] = set()
+
+    def show(self, versions: Mapping[tuple[str, str], int]) -> None:
+        """Show these versions, by model and alias, and no others."""
+        for key in self._shown.difference(versions):
+            self._gauge.remove(*key)
+        for key, version in versions.items():
+            self._gauge.labels(*key).set(version)
+        self._shown = set(versions)
+
+
+ALIAS_VERSION = AliasGauge("inference_alias_version", "Version with which this server answers under an alias")
+ALIAS_WANTED_VERSION = AliasGauge("inference_alias_wanted_version", "Version that the registry names by an alias")
 
 
 def keep_models(models: Collection[str]) -> None:

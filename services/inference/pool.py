@@ -12,7 +12,7 @@ from services.inference.catalogue import Catalogue
 from services.inference.leases import Leases, VersionKey
 from services.inference.limits import Limits, ModelLimits
 from services.inference.memory import MemoryBudget
-from services.inference.metrics import MODEL_INFO, count_load, keep_models
+from services.inference.metrics import ALIAS_VERSION, ALIAS_WANTED_VERSION, MODEL_INFO, count_load, keep_models
 from services.inference.rollouts.rollouts import AliasKey, Rollouts
 from services.inference.served import ServedModel, Slot, State
 from tessera.api.common.v1.common_pb2 import ModelSelector
@@ -308,6 +308,8 @@ class Pool:
             if slot not in recent and not (slot.on_demand and slot.failed_within(RETRY_FAILED_S)):
                 self._retire(slot)
         keep_models({*self._catalogue.models, *(slot.model for slot in (*self._slots.values(), *self._draining))})
+        ALIAS_WANTED_VERSION.show(self._catalogue.aliases)
+        ALIAS_VERSION.show({key: slot.version for key, slot in self._active.items()})
 
     async def _make_room(self) -> bool:
         """Unload the version that was asked for by number longest ago and is not needed, or wait for one that is being unloaded.

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import structlog
 
+from services.inference.metrics import TORCHSERVE_MODELS
 from services.inference.torchserve.client import Client
 from services.inference.torchserve.settings import TorchServeSettings
 from services.inference.torchserve.statuses import RETRY_AFTER_S
@@ -178,6 +179,7 @@ class Keeper:
                 self._lose(TesseraError(f"{type(error).__name__}: {error}"))
             finally:
                 self._client = None
+                self._count()
                 self._backend.stop()
             failures = 1 if time.monotonic() - started > SETTLED_S else failures + 1
             if not self._stopping:
@@ -194,6 +196,7 @@ class Keeper:
             self._backend.check()
             for registration in self._all():
                 self._look_after(client, registration)
+            self._count()
             self._wake.wait(WATCH_S)
 
     def _look_after(self, client: Client, registration: Registration) -> None:
@@ -278,6 +281,12 @@ class Keeper:
         with self._lock:
             self._registrations.remove(registration)
         registration.settle(error)
+
+    def _count(self) -> None:
+        registrations = self._all()
+        ready = sum(registration.ready.is_set() for registration in registrations)
+        TORCHSERVE_MODELS.labels("ready").set(ready)
+        TORCHSERVE_MODELS.labels("waiting").set(len(registrations) - ready)
 
     def _all(self) -> list[Registration]:
         with self._lock:
