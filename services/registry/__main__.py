@@ -1,10 +1,9 @@
 """Run the registry: `python -m services.registry --help`."""
 
-from model_store.factory import open_store
 from services.registry.core import Registry
 from services.registry.servicer import registry_service
 from services.registry.settings import RegistrySettings
-from services.registry.storage import Storage
+from services.registry.storage import Storage, configured_store
 from services.registry.streams import Transfers
 from tessera.lifecycle import launch, serve
 from tessera.sql import open_database
@@ -13,14 +12,7 @@ from tessera.sql import open_database
 async def run(settings: RegistrySettings) -> None:
     """Serve until SIGTERM."""
     engine = open_database(settings.database_url.get_secret_value())
-    store = open_store(
-        settings.blob_store,
-        s3_endpoint=settings.s3_endpoint,
-        s3_access_key=settings.s3_access_key,
-        s3_secret_key=settings.s3_secret_key.get_secret_value(),
-        s3_region=settings.s3_region,
-        s3_secure=settings.s3_secure,
-    )
+    store = configured_store(settings)
     transfers = Transfers()
     service = registry_service(Registry.over(engine, store), transfers)
     await serve(settings, services=[service], components=[Storage(engine, store), transfers])

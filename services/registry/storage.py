@@ -5,13 +5,27 @@ import asyncio
 import structlog
 from sqlalchemy.engine import Engine
 
+from model_store.factory import open_store
 from model_store.store import BlobStore
+from services.registry.settings import RegistrySettings
 from tessera.errors import UnavailableError
 from tessera.sql import check_database, close_database, migrate
 
 log = structlog.get_logger()
 
 MIGRATIONS = "services.registry.migrations"
+
+
+def configured_store(settings: RegistrySettings) -> BlobStore:
+    """Return the blob store that the settings name. Raises InvalidArgumentError if they cannot be right."""
+    return open_store(
+        settings.blob_store,
+        s3_endpoint=settings.s3_endpoint,
+        s3_access_key=settings.s3_access_key,
+        s3_secret_key=settings.s3_secret_key.get_secret_value(),
+        s3_region=settings.s3_region,
+        s3_secure=settings.s3_secure,
+    )
 
 
 class Storage:
