@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -13,6 +12,7 @@ from grpc_status import rpc_status
 
 from tessera import errors
 from tessera.errors import TesseraError, UnavailableError
+from tessera.rpc.unreachable import why_unreachable
 from tessera.times import to_duration
 
 DOMAIN = "tessera"
@@ -94,7 +94,7 @@ def rpc_errors() -> Iterator[None]:
 
 def _from_grpc(code: grpc.StatusCode, message: str) -> TesseraError:
     if code is grpc.StatusCode.UNAVAILABLE:
-        return UnavailableError(f"the server cannot be reached: {unquote(message)}")  # gRPC writes [::1] as %5B::1%5D
+        return UnavailableError(why_unreachable(message))
     if code is grpc.StatusCode.CANCELLED:
         # Not by the caller, who would see asyncio.CancelledError: a server that stops cancels what it has no time for.
         return UnavailableError(f"the server gave up the call: {message}")
