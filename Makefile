@@ -1,13 +1,14 @@
 # Everything that a person does with a checkout. Needs Python 3.11+ and make; the rest is installed into .venv and .tools.
 #   make demo    train on a photograph, register, deploy, ask, and print what came of it
 #   make test    all checks and all tests
+#   make env     secrets for the stack in containers: `docker compose up -d --wait` comes next
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo up down test check lint types imports unit coverage protos format bench clean
+.PHONY: help setup demo up down env test check lint types imports unit coverage protos format bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -49,6 +50,9 @@ up: $(VENV)/.runtime
 
 down: $(VENV)/.runtime
 	tessera down
+
+env:
+	scripts/env.sh
 
 test: check unit
 
