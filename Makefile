@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo up down env test check lint types imports unit coverage protos format bench clean
+.PHONY: help setup cli demo up down env test check lint types imports unit coverage protos format bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -39,6 +39,14 @@ $(VENV)/.dev: $(VENV)/.runtime
 	$(PYTHON) -m venv .tools/tritonclient
 	.tools/tritonclient/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/tools/tritonclient.txt
 	touch $@
+
+# The command alone, without torch and without any service: enough for servers elsewhere, such as those of docker-compose.yml.
+$(VENV)/.cli: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --constraint constraints.txt --editable .
+	touch $@
+
+cli: $(VENV)/.cli
 
 setup: $(VENV)/.runtime
 

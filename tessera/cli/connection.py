@@ -5,11 +5,13 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
+from tessera.cli.profiles import Profile, read_profile
 from tessera.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ class Connection:
     """What the options before the command say; None where they say nothing."""
 
     home: Path
+    profile_name: str | None = None
     registry: str | None = None
     trainer: str | None = None
     inference: str | None = None
@@ -35,15 +38,15 @@ class Connection:
     tls_key: Path | None = None
     allow_insecure: bool = False
 
-    def addresses(self) -> dict[str, str]:
-        """Return the address of every service: as told, else of the stack that runs under the home, else of the default ports."""
-        from tessera.stack.home import Home
-        from tessera.stack.ports import Ports
-        from tessera.stack.state import addresses, running_stack
+    @cached_property
+    def profile(self) -> Profile | None:
+        """The profile that was named; single options win over it. Raises InvalidArgumentError if it cannot be used."""
+        return read_profile(self.home, self.profile_name) if self.profile_name else None
 
-        stack = running_stack(Home(self.home))
-        found = stack.addresses if stack is not None else addresses(Ports())
+    def addresses(self) -> dict[str, str]:
+        """Return the address of every service: as told, else of the profile, the stack under the home, or the default ports."""
         told = {"registry": self.registry, "trainer": self.trainer, "inference": self.inference}
+        found = self.profile.addresses if self.profile else self._local_addresses()
         return {name: told[name] or found[name] for name in SERVICES}
 
     def settings(self) -> "ClientSettings":
@@ -52,12 +55,12 @@ class Connection:
 
         from tessera.settings import ClientSettings
 
-        token = os.environ.get("TESSERA_TOKEN")  # never an option: command lines are seen by every user of the machine
+        token = _token()
         try:
             return ClientSettings(
                 token=SecretStr(token) if token else None,
-                token_file=self.token_file,
-                tls_ca=self.tls_ca,
+                token_file=self.token_file or self._profile_token_file(),
+                tls_ca=self.tls_ca or (self.profile.tls_ca if self.profile else None),
                 tls_cert=self.tls_cert,
                 tls_key=self.tls_key,
                 allow_insecure=self.allow_insecure,
@@ -66,25 +69,46 @@ class Connection:
         except ValidationError as error:
             raise InvalidArgumentError("; ".join(problem["msg"] for problem in error.errors())) from error
 
+    def token_source(self) -> str:
+        """Return where the token comes from, for people; empty if there is none."""
+        return str(self.token_file or self._profile_token_file() or ("TESSERA_TOKEN" if _token() else ""))
+
     def client(self) -> "Client":
         """Return a client, to be entered with `async with`."""
         import structlog
 
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it writes to stderr by itself is for its developers
         from tessera.client import Client
 
         # Stdout is for results. The stream is looked up for each line: it may have been replaced and closed since.
         structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
         return Client(**self.addresses(), settings=self.settings())
 
+    def _profile_token_file(self) -> Path | None:
+        return self.profile.token_file if self.profile and not _token() else None
+
+    def _local_addresses(self) -> dict[str, str]:
+        from tessera.stack.home import Home
+        from tessera.stack.ports import Ports
+        from tessera.stack.state import addresses, running_stack
+
+        stack = running_stack(Home(self.home))
+        return stack.addresses if stack is not None else addresses(Ports())
+
+
+def _token() -> str | None:
+    return os.environ.get("TESSERA_TOKEN")  # never an option: command lines are seen by every user of the machine
+
 
 def connection(ctx: typer.Context) -> Connection:
     """Return what the options before the command said."""
     found = ctx.find_object(Connection)
-    if found is None:  # shell completion does not run the callback that reads them
+    if found is None:  # shell completion parses them, but does not run the callback
         from tessera.stack.home import default_home
 
-        told = {name: os.environ.get(f"TESSERA_{name.upper()}_ADDRESS") for name in SERVICES}
-        return Connection(default_home(), registry=told["registry"], trainer=told["trainer"], inference=told["inference"])
+        told = ctx.find_root().params
+        home, profile = told.get("home") or default_home(), told.get("profile")
+        return Connection(home, profile, registry=told.get("registry"), trainer=told.get("trainer"), inference=told.get("inference"))
     return found
 
 

@@ -1,5 +1,6 @@
 """What a failed command says and which exit code it leaves."""
 
+import re
 import socket
 import sys
 from typing import Any
@@ -22,8 +23,9 @@ HINTS = {
     "PERMISSION_DENIED": "Use a token with a higher role: reader, publisher, operator.",
     "DEADLINE_EXCEEDED": "Allow more time with `tessera --timeout SECONDS ...` or TESSERA_TIMEOUT_S.",
     "DATA_LOSS": "`tessera versions verify MODEL VERSION` lists the damaged files.",
-    "INTERNAL": "The logs of the service hold the trace: `tessera logs`.",
+    "INTERNAL": "The log of the service holds the trace: of a stack on this machine, `tessera logs` shows it.",
 }
+ABOUT_TOKENS = {"UNAUTHENTICATED", "PERMISSION_DENIED"}
 PROBE_TIMEOUT_S = 1.0
 
 
@@ -47,18 +49,30 @@ def explain(error: TesseraError, used: Connection) -> str:
         return "\n".join(_unreachable(error.message, used)) or said
     if error.retry_after_s:
         return f"{said}\nTry again in {error.retry_after_s:g} s."
-    hint = HINTS.get(error.code)
+    hint = _hint(error.code, used)
     return f"{said}\n{hint}" if hint else said
+
+
+def _hint(code: str, used: Connection) -> str | None:
+    hint = HINTS.get(code)
+    if code not in ABOUT_TOKENS or not (source := used.token_source()):
+        return hint
+    return f"The token came from {source}." if code == "UNAUTHENTICATED" else f"{hint} This one came from {source}."
 
 
 def _unreachable(message: str, used: Connection) -> list[str]:
     """Return a line for each service that does not answer, of those that the message of gRPC names by their port."""
     return [
-        f"error: the {name} is not reachable at {address}\n"
-        f"Start it with `tessera up`, or set TESSERA_{name.upper()}_ADDRESS (or `tessera --{name} HOST:PORT ...`)."
+        f"error: the {name} is not reachable at {address}\n{_way_out(name, used)}"
         for name, address in used.addresses().items()
-        if address.rpartition(":")[2] in message and not _answers(address)
+        if re.search(rf":{address.rpartition(':')[2]}\b", message) and not _answers(address)
     ]
+
+
+def _way_out(name: str, used: Connection) -> str:
+    if used.profile:
+        return f"The address is that of {used.profile.file}; `tessera --profile {used.profile.name} status` asks all servers there."
+    return f"Start it with `tessera up`, or set TESSERA_{name.upper()}_ADDRESS (or `tessera --{name} HOST:PORT ...`)."
 
 
 def _answers(address: str) -> bool:

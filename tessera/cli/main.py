@@ -12,6 +12,7 @@ from tessera.cli.failures import EXIT_CODES_HELP, ReportingGroup
 from tessera.cli.families import families
 from tessera.cli.gc import gc
 from tessera.cli.infer import infer
+from tessera.cli.options import complete_profiles
 from tessera.cli.predict import predict
 from tessera.cli.promote import promote, rollback
 from tessera.cli.reconstruct import reconstruct
@@ -31,6 +32,15 @@ app = typer.Typer(
 def options(
     ctx: typer.Context,
     *,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TESSERA_PROFILE",
+            metavar="NAME",
+            help="Servers, certificates and token from profiles/NAME.toml under the home; single options win.",
+            autocompletion=complete_profiles,
+        ),
+    ] = None,
     registry: Annotated[
         str | None,
         typer.Option(envvar="TESSERA_REGISTRY_ADDRESS", metavar="HOST:PORT", help="Where the registry is.", show_default="local stack"),
@@ -61,7 +71,8 @@ def options(
     from tessera.stack.home import default_home
 
     ctx.obj = Connection(
-        home=home or default_home(),
+        home=(home or default_home()).expanduser().absolute(),
+        profile_name=profile,
         registry=registry,
         trainer=trainer,
         inference=inference,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tessera.cli.connection import connection
+from tessera.cli.profiles import profile_names
 from tessera.errors import InvalidArgumentError
 
 COMPLETION_TIMEOUT_S = 1.0
@@ -26,6 +27,11 @@ def complete_models(ctx: typer.Context, incomplete: str) -> list[str]:
         return [name for name in asyncio.run(names()) if name.startswith(incomplete)]
     except TesseraError:
         return []
+
+
+def complete_profiles(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the profiles whose names begin so."""
+    return [name for name in profile_names(connection(ctx).home) if name.startswith(incomplete)]
 
 
 def pairs(assignments: Sequence[str], what: str, form: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +12,9 @@ import typer
 
 from tessera.cli import output
 from tessera.cli.connection import connection
+from tessera.cli.failures import EXIT_CODES
 from tessera.cli.options import HomeOption, Json, PortBase
-from tessera.errors import AlreadyExistsError, NotFoundError, UnavailableError
+from tessera.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,7 +37,7 @@ def up(
     from tessera.stack.launch import settled_stack, start_detached
     from tessera.stack.ports import Ports
 
-    directory, ports = stack_home(ctx, home), Ports(port_base)
+    directory, ports = own_home(ctx, home), Ports(port_base)
     running = settled_stack(directory)
     if running is not None:
         raise AlreadyExistsError(
@@ -57,7 +59,7 @@ def down(ctx: typer.Context, home: HomeOption = None, json: Json = False) -> Non
     """Stop the stack; done when every process has ended. Nothing to do is fine."""
     from tessera.stack.launch import stop_stack
 
-    directory = stack_home(ctx, home)
+    directory = own_home(ctx, home)
     stopped = stop_stack(directory)
     if json:
         output.print_json({"stopped": stopped is not None})
@@ -66,9 +68,12 @@ def down(ctx: typer.Context, home: HomeOption = None, json: Json = False) -> Non
 
 
 def status(ctx: typer.Context, home: HomeOption = None, json: Json = False) -> None:
-    """Show every process of the stack. Exit code 4 if no stack runs, 1 if a process is not healthy."""
+    """Show every process of the stack, or with a profile every server. Exit code 4 if none runs, 1 if one is not healthy."""
     from tessera.stack.state import running_stack
 
+    if connection(ctx).profile:
+        server_status(ctx, json=json)
+        return
     directory = stack_home(ctx, home)
     state = running_stack(directory)
     if state is None:
@@ -95,7 +100,7 @@ def logs(
     """Show the logs of the stack; with --json one object with `service` and `line` for each line."""
     from tessera.cli.tailing import tail
 
-    directory = stack_home(ctx, home)
+    directory = own_home(ctx, home)
     names = [service] if service else list(SERVICE_NAMES)
     files = {name: directory.log_file(name) for name in names if directory.log_file(name).exists()}
     if not files:
@@ -115,7 +120,34 @@ def stack_home(ctx: typer.Context, home: Path | None) -> "Home":
     """Return the home that the command names, else the one that the options before it name."""
     from tessera.stack.home import Home
 
-    return Home((home or connection(ctx).home).expanduser().absolute())
+    return Home(home.expanduser().absolute() if home else connection(ctx).home)
+
+
+def own_home(ctx: typer.Context, home: Path | None) -> "Home":
+    """Return what `stack_home` does. Raises InvalidArgumentError if a profile names servers elsewhere."""
+    if profile := connection(ctx).profile:
+        raise InvalidArgumentError(
+            f"`tessera {ctx.info_name}` is about the stack that `tessera up` starts on this machine, not about the servers of the profile "
+            f"{profile.name}: leave out --profile (or TESSERA_PROFILE), or turn to where they run, for example with `docker compose`"
+        )
+    return stack_home(ctx, home)
+
+
+def server_status(ctx: typer.Context, *, json: bool) -> None:
+    """Show what the servers of the profile say about themselves. Exit code 4 if one cannot be reached, 1 if one is not serving."""
+    from tessera.cli.health import SERVING, UNREACHABLE, ask_servers
+
+    servers = asyncio.run(ask_servers(connection(ctx)))
+    states = {server.state for server in servers}
+    if json:
+        output.print_json({"healthy": states == {SERVING}, "servers": [asdict(server) for server in servers]})
+    else:
+        output.print_table(("SERVER", "STATE", "ADDRESS"), [(server.name, server.state, server.address) for server in servers])
+        for server in servers:
+            if server.reason:
+                output.note(f"{server.name}: {server.reason}")
+    if states != {SERVING}:
+        raise typer.Exit(EXIT_CODES["UNAVAILABLE"] if UNREACHABLE in states else 1)
 
 
 def run_in_foreground(home: "Home", ports: "Ports", *, json: bool) -> None:

@@ -3,7 +3,7 @@
 import re
 from urllib.parse import unquote
 
-_ADDRESS = re.compile(r"ipv[46]:(\S+?:\d+)|errors resolving (\S+?): ")
+_ADDRESS = re.compile(r"ipv[46]:(\S+:\d+)|errors resolving (\S+?): ")
 
 _REASONS = (
     ("certificate has expired", "its certificate has expired; renew it"),

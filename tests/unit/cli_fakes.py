@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health import HealthServicer
 from typer.testing import CliRunner, Result
 
 from tessera.api.inference.v1 import (
@@ -22,6 +24,7 @@ from tessera.api.openinference.v2 import open_inference_pb2, open_inference_pb2_
 from tessera.api.registry.v1 import registry_pb2, registry_pb2_grpc
 from tessera.api.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 from tessera.cli.main import app
+from tests.fixtures.certificates import Pair
 from tests.unit.ptychography_fakes import FakePtychography
 
 DIGEST = "5a" * 32
@@ -278,14 +281,31 @@ class Fakes:
     trainer: FakeTrainer = field(default_factory=FakeTrainer)
     inference: FakeInference = field(default_factory=FakeInference)
     ptychography: FakePtychography = field(default_factory=FakePtychography)
+    health: HealthServicer = field(default_factory=HealthServicer)
     address: str = ""
 
 
+class TokenNeeded(grpc.ServerInterceptor):
+    """Refuses calls without this token, apart from those about health; without a token none."""
+
+    def __init__(self, token: str) -> None:
+        self._header = ("authorization", f"Bearer {token}")
+        self._refuses = bool(token)
+
+    def intercept_service(self, continuation: Any, details: Any) -> Any:
+        if self._refuses and not details.method.startswith("/grpc.health.") and self._header not in details.invocation_metadata:
+            return grpc.unary_unary_rpc_method_handler(
+                lambda _, context: context.abort(grpc.StatusCode.UNAUTHENTICATED, "this token is not known here")
+            )
+        return continuation(details)
+
+
 @contextmanager
-def serve_fakes() -> Iterator[Fakes]:
-    """Run all of them on one port."""
+def serve_fakes(pair: Pair | None = None, token: str = "") -> Iterator[Fakes]:
+    """Run all of them on one port; with a certificate over TLS, with a token for who shows it."""
     fakes = Fakes()
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=4), interceptors=[TokenNeeded(token)])
+    health_pb2_grpc.add_HealthServicer_to_server(fakes.health, server)
     registry_pb2_grpc.add_RegistryServiceServicer_to_server(fakes.registry, server)
     trainer_pb2_grpc.add_TrainerServiceServicer_to_server(fakes.trainer, server)
     puzzle_pb2_grpc.add_PuzzleServiceServicer_to_server(fakes.inference, server)
@@ -293,12 +313,24 @@ def serve_fakes() -> Iterator[Fakes]:
     ptychography_pb2_grpc.add_PtychographyServiceServicer_to_server(fakes.ptychography, server)
     queued_pb2_grpc.add_QueuedInferenceServiceServicer_to_server(fakes.ptychography, server)
     open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(FakeTensors(), server)
-    fakes.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    if pair is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        credentials = grpc.ssl_server_credentials([(pair.key.read_bytes(), pair.cert.read_bytes())])
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+    fakes.address = f"127.0.0.1:{port}"
     server.start()
     try:
         yield fakes
     finally:
         server.stop(None).wait()
+
+
+def add_models(fakes: Fakes) -> None:
+    """Register what the tests ask for."""
+    fakes.registry.add("lego")
+    fakes.registry.add("other")
+    fakes.registry.add("puzzle", latest_version=3, champion=1, candidate=3)
 
 
 def tessera(*arguments: object) -> Result:

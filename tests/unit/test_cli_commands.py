@@ -1,20 +1,16 @@
 """Every command that there is, against small servers: it prints JSON for programs and words for people."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import typer
 from typer.core import TyperGroup
 
-from tessera.api.registry.v1 import registry_pb2
 from tessera.cli.main import app
-from tests.unit.cli_fakes import MANIFEST, Fakes, tessera
-from tests.unit.ptychography_fakes import write_small_scan
+from tests.unit.cli_fakes import tessera
 
 
 def leaves(command: Any, *above: str) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -86,24 +82,6 @@ EVERY_CALL = [
 def test_every_command_is_tested_and_takes_json() -> None:
     assert set(ARGUMENTS) | ON_A_WHOLE_STACK == set(COMMANDS)
     assert [command for command, found in COMMANDS.items() if not any("--json" in option.opts for option in found.params)] == []
-
-
-@pytest.fixture
-def here(fakes: Fakes, tmp_path: Path, piece: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with what the commands of ARGUMENTS need, besides the servers."""
-    digest = hashlib.sha256(b"bytes").hexdigest()
-    fakes.registry.blobs[digest] = b"bytes"
-    monkeypatch.setitem(MANIFEST["files"][0], "sha256", digest)
-    fakes.registry.leases.append(registry_pb2.Lease(holder=f"sample/puzzle/1/2026-01-02T03:04:05.678900Z/{'ab' * 16}", blob_sha256=digest))
-    for version in (1, 2):
-        assert tessera("alias", "set", "puzzle", "moved", version).exit_code == 0
-    assert tessera("rollout", "start", "puzzle", "--version", 2).exit_code == 0
-    np.save(tmp_path / "image.npy", np.ones((1, 3), np.float32))
-    write_small_scan(tmp_path / "scan.safetensors")
-    log = tmp_path / "home" / "logs" / "registry.log"
-    log.parent.mkdir(parents=True)
-    log.write_text("ready\n")
-    return tmp_path
 
 
 @pytest.mark.parametrize(("command", "arguments"), EVERY_CALL)

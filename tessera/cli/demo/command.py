@@ -121,6 +121,10 @@ async def stack_to_use(told: "Connection", home: "Home", ports: "Ports") -> "Asy
     from tessera.stack.launch import settled_stack
     from tessera.stack.supervisor import embedded_stack
 
+    if told.profile:
+        output.note(f"using the servers of the profile {told.profile.name}")
+        yield told
+        return
     told = replace(told, home=home.path)
     if told.registry or told.trainer or told.inference:
         output.note("using the servers that the addresses name")

@@ -106,7 +106,7 @@ async def eventually(probe: Callable[[], Awaitable[T | None]], timeout_s: float,
         if found is not None:
             return found
         await asyncio.sleep(POLL_S)
-    raise DeadlineExceededError(f"{otherwise} within {timeout_s:g} s; `tessera logs` may say why")
+    raise DeadlineExceededError(f"{otherwise} within {timeout_s:g} s; the log of that server or worker may say why")
 
 
 def train_seconds(job: trainer_pb2.Job) -> float:
