@@ -4,8 +4,9 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -19,6 +20,10 @@ from tessera.settings import ProcessSettings, ServerSettings, load_settings
 log = structlog.get_logger()
 
 READY = Gauge("process_ready", "1 while all parts of the process are ready, else 0; how a process without gRPC health is probed")
+
+DEPENDENCY_READY = Gauge(
+    "process_dependency_ready", "1 while something that the process can do without for a while is ready, else 0", ["dependency"]
+)
 
 S = TypeVar("S", bound=ProcessSettings)
 
@@ -41,6 +46,19 @@ class Component(Protocol):
 
     async def check(self) -> None:
         """Raise a TesseraError while not ready."""
+
+
+@dataclass(frozen=True)
+class Dependency:
+    """Something that a process can do without for a while, and that people want to know about all the same.
+
+    Attributes:
+        name: Its own name in gRPC health, where it changes no other, and in the metric.
+        check: Raises a TesseraError while it is not ready.
+    """
+
+    name: str
+    check: Callable[[], Awaitable[None]]
 
 
 def launch(cls: type[S], name: str, main: Callable[[S], Coroutine[Any, Any, None]]) -> None:
@@ -74,7 +92,13 @@ async def _traced(settings: S, name: str, main: Callable[[S], Coroutine[Any, Any
         await asyncio.to_thread(telemetry.shutdown)
 
 
-async def serve(settings: ServerSettings, *, services: Sequence[Service], components: Sequence[Component] = ()) -> None:
+async def serve(
+    settings: ServerSettings,
+    *,
+    services: Sequence[Service],
+    components: Sequence[Component] = (),
+    dependencies: Sequence[Dependency] = (),
+) -> None:
     """Run a service until SIGTERM or SIGINT.
 
     Components start in the order given, then the server. Health is SERVING while every component's check passes. On a signal: NOT_SERVING,
@@ -84,11 +108,12 @@ async def serve(settings: ServerSettings, *, services: Sequence[Service], compon
         settings: Of the service.
         services: What the server serves.
         components: What the services depend on, dependencies first.
+        dependencies: What they can do without for a while.
 
     Raises:
         TesseraError: Something could not start; what had started is stopped.
     """
-    await _live(settings, components, GrpcServer(settings, services))
+    await _live(settings, components, GrpcServer(settings, services), dependencies)
 
 
 async def run(settings: ProcessSettings, *, components: Sequence[Component]) -> None:
@@ -96,7 +121,9 @@ async def run(settings: ProcessSettings, *, components: Sequence[Component]) -> 
     await _live(settings, components, server=None)
 
 
-async def _live(settings: ProcessSettings, components: Sequence[Component], server: GrpcServer | None) -> None:
+async def _live(
+    settings: ProcessSettings, components: Sequence[Component], server: GrpcServer | None, dependencies: Sequence[Dependency] = ()
+) -> None:
     # What is imported by now stays; if the garbage collector went on looking at it, one call in some hundred would take 50 ms longer.
     gc.freeze()
     stopping = _stop_on_signals()
@@ -105,7 +132,7 @@ async def _live(settings: ProcessSettings, components: Sequence[Component], serv
         try:
             await _start(components, started, stopping)
             if not stopping.is_set():
-                await _work(components, server, stopping, metrics_port)
+                await _work(components, dependencies, server, stopping, metrics_port)
         finally:
             if server:
                 await server.stop(settings.shutdown_grace_s)
@@ -113,23 +140,58 @@ async def _live(settings: ProcessSettings, components: Sequence[Component], serv
     log.info("stopped")
 
 
-async def _work(components: Sequence[Component], server: GrpcServer | None, stopping: asyncio.Event, metrics_port: int | None) -> None:
+async def _work(
+    components: Sequence[Component],
+    dependencies: Sequence[Dependency],
+    server: GrpcServer | None,
+    stopping: asyncio.Event,
+    metrics_port: int | None,
+) -> None:
     """Take calls and report readiness until it is time to stop."""
     if server:
         await server.start()
     log.info("ready", port=server.port if server else None, metrics_port=metrics_port, pid=os.getpid())
-    ready: bool | None = None
+    teller = _Teller(server)
     while not stopping.is_set():
-        reason = await _unready(components)
-        if (reason is None) != ready:
-            ready = reason is None
-            READY.set(ready)
-            log.info("serving" if ready else "not serving", reason=reason)
-            if server:
-                server.set_serving(ready)
+        reason, *reasons = await asyncio.gather(_unready(components), *(_reason(dependency) for dependency in dependencies))
+        teller.tell_process(reason)
+        for dependency, why in zip(dependencies, reasons, strict=True):
+            teller.tell_dependency(dependency.name, why)
         with suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), _CHECK_INTERVAL_S)
     READY.set(0)
+
+
+class _Teller:
+    """Tells health, metrics and log what the checks found, whenever that changes."""
+
+    def __init__(self, server: GrpcServer | None) -> None:
+        self._server = server
+        self._told: dict[str, str | None] = {}
+
+    def tell_process(self, reason: str | None) -> None:
+        """Tell why the process is not ready, None if it is."""
+        if self._changed("", reason):
+            READY.set(reason is None)
+            log.info("serving" if reason is None else "not serving", reason=reason)
+            if self._server:
+                self._server.set_serving(reason is None)
+
+    def tell_dependency(self, name: str, reason: str | None) -> None:
+        """Tell why a dependency is not ready, None if it is."""
+        if self._changed(name, reason):
+            DEPENDENCY_READY.labels(name).set(reason is None)
+            if reason is None:
+                log.info("dependency ready", dependency=name)
+            else:
+                log.warning("dependency not ready", dependency=name, reason=reason)
+            if self._server:
+                self._server.set_ready(name, reason is None)
+
+    def _changed(self, name: str, reason: str | None) -> bool:
+        changed = name not in self._told or self._told[name] != reason
+        self._told[name] = reason
+        return changed
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -180,15 +242,22 @@ async def _start(components: Sequence[Component], started: list[Component], stop
 async def _unready(components: Sequence[Component]) -> str | None:
     """Return why the process is not ready, None if it is."""
     for component in components:
-        try:
-            await asyncio.wait_for(component.check(), _CHECK_TIMEOUT_S)
-        except TesseraError as error:
-            return f"{component.name}: {error.message}"
-        except TimeoutError:
-            return f"{component.name}: did not answer within {_CHECK_TIMEOUT_S:g} s"
-        except Exception:
-            log.exception("check failed", component=component.name)
-            return f"{component.name}: its check failed"
+        if reason := await _reason(component):
+            return f"{component.name}: {reason}"
+    return None
+
+
+async def _reason(part: Component | Dependency) -> str | None:
+    """Return why something is not ready, None if it is."""
+    try:
+        await asyncio.wait_for(part.check(), _CHECK_TIMEOUT_S)
+    except TesseraError as error:
+        return error.message
+    except TimeoutError:
+        return f"did not answer within {_CHECK_TIMEOUT_S:g} s"
+    except Exception:
+        log.exception("check failed", component=part.name)
+        return "its check failed"
     return None
 
 

@@ -13,7 +13,7 @@ from prometheus_client import Counter
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from tessera import telemetry
 from tessera.errors import InvalidArgumentError, UnavailableError
@@ -29,6 +29,7 @@ redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, ARGV[2], 'JUSTID')
 return 1
 """
 _DEAD_LETTERS_KEPT = 10_000
+_CHECK_KEY = "tessera:check"
 
 T = TypeVar("T")
 
@@ -146,15 +147,30 @@ class WorkQueue:
                 raise
 
     async def _reached(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Run `call` with what Redis cannot do now as `UnavailableError`."""
-        try:
-            return await call()
-        except ResponseError as error:
-            if "NOGROUP" in str(error):
-                raise
-            raise UnavailableError(f"Redis refused a command on {self.stream}: {error}") from error
-        except (RedisError, OSError) as error:
-            raise UnavailableError(f"Redis cannot be reached for {self.stream}: {error}") from error
+        return await _reached(self.stream, call)
+
+
+async def check_redis(redis: Redis) -> None:
+    """Return if Redis answers and takes what is written.
+
+    Raises:
+        UnavailableError: It cannot be reached, refuses the password, or has no room.
+    """
+    await _reached(_CHECK_KEY, lambda: redis.set(_CHECK_KEY, 1))
+
+
+async def _reached(key: str, call: Callable[[], Awaitable[T]]) -> T:
+    """Run `call`, which is about this key, with what Redis cannot do now as `UnavailableError`."""
+    try:
+        return await call()
+    except AuthenticationError as error:
+        raise UnavailableError(f"Redis refuses the password of the Redis URL: {error}") from error
+    except ResponseError as error:
+        if "NOGROUP" in str(error):
+            raise
+        raise UnavailableError(f"Redis refused a command on {key}: {error}") from error
+    except (RedisError, OSError) as error:
+        raise UnavailableError(f"Redis cannot be reached for {key}: {error}") from error
 
 
 def connect(url: str) -> Redis:

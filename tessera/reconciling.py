@@ -20,12 +20,14 @@ class Reconciler:
     """A component that makes passes; derive from it and list the steps.
 
     Args:
+        prepare: Makes sure that the rows can be looked at; a pass begins only after that.
         interval_s: Time between two passes, seconds.
     """
 
     name = "reconciler"
 
-    def __init__(self, interval_s: float) -> None:
+    def __init__(self, prepare: Step, interval_s: float) -> None:
+        self._prepare = prepare
         self._interval_s = interval_s
         self._wake = asyncio.Event()
         self._failing: set[str] = set()
@@ -57,6 +59,8 @@ class Reconciler:
 
     async def reconcile(self) -> None:
         """Make one pass. A step that fails is logged and tried again with the next pass; the others go on."""
+        if not await self._attempt(self._prepare):
+            return
         for step in self.steps():
             if not self._stopping:
                 await self._attempt(step)
@@ -70,7 +74,8 @@ class Reconciler:
                 async with asyncio.timeout(self._interval_s):
                     await self._wake.wait()
 
-    async def _attempt(self, step: Step) -> None:
+    async def _attempt(self, step: Step) -> bool:
+        """Make a step and tell whether it succeeded."""
         name = getattr(step, "__name__", str(step)).strip("_")
         try:
             await step()
@@ -81,4 +86,8 @@ class Reconciler:
         except Exception:
             log.exception("a step failed, will try again", step=name)
         else:
+            if name in self._failing:
+                log.info("can do this again", step=name)
             self._failing.discard(name)
+            return True
+        return False

@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
+import structlog
 from alembic import command, context
 from alembic.config import Config
+from alembic.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy import exc
 from sqlalchemy.engine import URL, Connection, Engine, make_url
@@ -23,6 +25,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from tessera.errors import FailedPreconditionError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
+from tessera.fullness import Fullness
+
+log = structlog.get_logger()
 
 LOCK_TIMEOUT_S = 10
 """How long a statement waits for a lock before it gives up."""
@@ -38,6 +43,8 @@ MIGRATION_LOCK = 0x7E55E7A
 
 _migrating = threading.Lock()
 _WRITE = "tessera_write"
+_FULLNESS = "tessera_fullness"
+_UNDEFINED_TABLE = "42P01"
 
 
 def open_database(url: str) -> Engine:
@@ -55,11 +62,13 @@ def open_database(url: str) -> Engine:
     except (exc.ArgumentError, ValueError) as error:
         raise InvalidArgumentError("the database URL cannot be parsed", field="database_url") from error
     if parsed.drivername in {"sqlite", "sqlite+pysqlite"}:
-        return _open_sqlite(parsed)
-    if parsed.drivername == "postgresql+psycopg":
-        connect = {"connect_timeout": 5, "options": POSTGRESQL_OPTIONS}
-        return sa.create_engine(parsed, pool_pre_ping=True, pool_size=8, max_overflow=8, pool_timeout=LOCK_TIMEOUT_S, connect_args=connect)
-    raise InvalidArgumentError.unknown("database", parsed.drivername, ["sqlite", "postgresql+psycopg"], field="database_url")
+        engine = _open_sqlite(parsed)
+    elif parsed.drivername == "postgresql+psycopg":
+        engine = _open_postgresql(parsed)
+    else:
+        raise InvalidArgumentError.unknown("database", parsed.drivername, ["sqlite", "postgresql+psycopg"], field="database_url")
+    engine.update_execution_options(**{_FULLNESS: Fullness()})
+    return engine
 
 
 def close_database(engine: Engine) -> None:
@@ -68,6 +77,11 @@ def close_database(engine: Engine) -> None:
     while isinstance(engine.pool, QueuePool) and engine.pool.checkedout() and time.monotonic() < deadline:
         time.sleep(0.01)
     engine.dispose()
+
+
+def _open_postgresql(url: URL) -> Engine:
+    connect = {"connect_timeout": 5, "options": POSTGRESQL_OPTIONS}
+    return sa.create_engine(url, pool_pre_ping=True, pool_size=8, max_overflow=8, pool_timeout=LOCK_TIMEOUT_S, connect_args=connect)
 
 
 def _open_sqlite(url: URL) -> Engine:
@@ -119,30 +133,49 @@ def writing(engine: Engine) -> Iterator[Session]:
             connection broke during the commit itself.
         ResourceExhaustedError: The database's disk is full.
     """
-    with _translated(), Session(engine.execution_options(**{_WRITE: True}), expire_on_commit=False) as session, session.begin():
-        yield session
+    try:
+        with _translated(), Session(engine.execution_options(**{_WRITE: True}), expire_on_commit=False) as session, session.begin():
+            yield session
+    except _DiskFullError as error:
+        _fullness(engine).found(error)
+        raise
 
 
 def check_database(engine: Engine) -> None:
-    """Return if the database answers.
+    """Return if the database answers and its disk is not known to be full.
 
     Raises:
-        UnavailableError: It does not.
+        UnavailableError: It does not answer.
+        ResourceExhaustedError: It had no room for what was written last.
     """
     with reading(engine) as session:
         session.execute(sa.text("SELECT 1"))
+    _fullness(engine).check()
+
+
+class _DiskFullError(ResourceExhaustedError):
+    """The database itself says so; limits that callers run into are other errors."""
+
+
+def _fullness(engine: Engine) -> Fullness:
+    found: Fullness = engine.get_execution_options()[_FULLNESS]
+    return found
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Translate what the driver raises when the database is away or full; everything else is a bug and passes."""
+    """Translate what the driver raises when the database is away, full or not prepared yet; everything else is a bug and passes."""
     try:
         yield
     except (exc.OperationalError, exc.InterfaceError) as error:
         reason = str(error.orig).strip().partition("\n")[0]
         if "disk is full" in reason or getattr(error.orig, "sqlstate", None) == "53100":
-            raise ResourceExhaustedError(f"the database's disk is full: {reason}") from error
+            raise _DiskFullError(f"the database's disk is full: {reason}") from error
         raise UnavailableError(f"the database is unavailable: {reason}", retry_after_s=1.0) from error
+    except exc.ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) != _UNDEFINED_TABLE:
+            raise
+        raise UnavailableError("the database is unavailable: its tables have not been made yet", retry_after_s=1.0) from error
     except exc.TimeoutError as error:
         raise UnavailableError("the database is unavailable: all connections are busy", retry_after_s=1.0) from error
 
@@ -165,12 +198,21 @@ def migrate(engine: Engine, package: str) -> None:
             session.execute(sa.text("SET LOCAL statement_timeout = 0"))
             session.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
         config.attributes["connection"] = session.connection()
+        before = _revision(session.connection())
         try:
             command.upgrade(config, "head")
         except CommandError as error:
             raise FailedPreconditionError(
-                f"the database schema is not known to this release, which may be older than it: {error}"
+                f"the database has the schema {before}, which this release does not know: a newer release has made it; start that one, "
+                f"or restore a backup that this one made ({error})"
             ) from error
+        after = _revision(session.connection())
+    if before != after:
+        log.info("schema migrated", schema=package, before=before, after=after)
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
 
 
 def run_migrations(metadata: sa.MetaData) -> None:

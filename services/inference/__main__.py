@@ -79,7 +79,8 @@ async def run(settings: InferenceSettings) -> None:
         samplers = (Sampler(registry, settings.sampling),) if settings.sampling.ratio else ()
         queued = build_queued(settings, registry, Router(pool, samplers), pool.limits)
         services = build_services(settings, registry, pool, queued, samplers)
-        await serve(settings, services=services, components=[*samplers, pool, *queued.components])
+        components = [*samplers, pool, *queued.components]
+        await serve(settings, services=services, components=components, dependencies=queued.dependencies)
 
 
 def main() -> None:

@@ -2,16 +2,12 @@
 
 import asyncio
 
-import structlog
 from sqlalchemy.engine import Engine
 
 from model_store.factory import open_store
 from model_store.store import BlobStore
 from services.registry.settings import RegistrySettings
-from tessera.errors import UnavailableError
-from tessera.sql import check_database, close_database, migrate
-
-log = structlog.get_logger()
+from tessera.database import Database
 
 MIGRATIONS = "services.registry.migrations"
 
@@ -37,26 +33,18 @@ class Storage:
     name = "storage"
 
     def __init__(self, engine: Engine, store: BlobStore) -> None:
-        self._engine = engine
+        self._database = Database(engine, MIGRATIONS)
         self._store = store
-        self._migrated = False
 
     async def start(self) -> None:
         """Prepare the database. Raises FailedPreconditionError if a newer release has made it; that it is away is no error yet."""
-        try:
-            await self.check()
-        except UnavailableError as error:
-            log.warning("storage is not ready", reason=error.message)
+        await self._database.start()
 
     async def stop(self) -> None:
         """Close all connections."""
-        await asyncio.to_thread(close_database, self._engine)
+        await self._database.stop()
 
     async def check(self) -> None:
-        """Raise UnavailableError while one of the two does not answer."""
-        if self._migrated:
-            await asyncio.to_thread(check_database, self._engine)
-        else:
-            await asyncio.to_thread(migrate, self._engine, MIGRATIONS)
-            self._migrated = True
+        """Raise a TesseraError while one of the two does not answer or has no room."""
+        await self._database.check()
         await asyncio.to_thread(self._store.check)

@@ -1,7 +1,9 @@
 """The trainer: `python -m services.trainer`."""
 
+from functools import partial
+
 from services.trainer.attempts import Attempts
-from services.trainer.connections import Connections, Database
+from services.trainer.connections import MIGRATIONS, Connections
 from services.trainer.dispatcher import Dispatcher
 from services.trainer.families import Families
 from services.trainer.intake import Intake
@@ -13,8 +15,9 @@ from services.trainer.settings import TrainerSettings
 from services.trainer.watch import JobWatch
 from tessera.api.trainer.v1 import trainer_pb2, trainer_pb2_grpc, worker_pb2, worker_pb2_grpc
 from tessera.client.registry import RegistryClient
-from tessera.lifecycle import launch, serve
-from tessera.queue import connect, training_queue
+from tessera.database import Database
+from tessera.lifecycle import Dependency, launch, serve
+from tessera.queue import check_redis, connect, training_queue
 from tessera.rpc.channel import open_channel
 from tessera.rpc.server import Service
 from tessera.sql import open_database
@@ -28,6 +31,7 @@ async def run(settings: TrainerSettings) -> None:
     # Longer than an attempt's lease: when an entry is taken over, the attempt behind it has been given up.
     queue_lease_s = 1.5 * settings.lease_s
 
+    database = Database(engine, MIGRATIONS)
     jobs = Jobs(engine)
     families = Families(engine, keep_s=settings.family_keep_s)
     attempts = Attempts(engine, lease_s=settings.lease_s, retry_delay_s=settings.retry_delay_s)
@@ -41,6 +45,7 @@ async def run(settings: TrainerSettings) -> None:
         registry=registry,
         watch=watch,
         queue_of=lambda family: training_queue(redis, family, lease_s=queue_lease_s),
+        prepare=database.prepare,
         interval_s=settings.reconcile_s,
     )
     trainer = TrainerServicer(intake=Intake(jobs, families, registry), jobs=jobs, families=families, watch=watch, dispatcher=dispatcher)
@@ -61,7 +66,8 @@ async def run(settings: TrainerSettings) -> None:
                 WORKER_ROLES,
             ),
         ],
-        components=[Database(engine), Connections(redis, channel), dispatcher],
+        components=[database, Connections(redis, channel), dispatcher],
+        dependencies=[Dependency("redis", partial(check_redis, redis))],
     )
 
 

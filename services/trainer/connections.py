@@ -1,35 +1,9 @@
-"""What the trainer is connected to, as components: opened before it serves, closed after it has stopped."""
-
-import asyncio
+"""What the trainer is connected to beside its database, as a component: closed after it has stopped."""
 
 import grpc
 from redis.asyncio import Redis
-from sqlalchemy.engine import Engine
-
-from tessera.sql import check_database, close_database, migrate
 
 MIGRATIONS = "services.trainer.migrations"
-
-
-class Database:
-    """The trainer's database; the trainer is ready while it answers."""
-
-    name = "database"
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    async def start(self) -> None:
-        """Bring the schema up to date."""
-        await asyncio.to_thread(migrate, self._engine, MIGRATIONS)
-
-    async def stop(self) -> None:
-        """Close the connections."""
-        await asyncio.to_thread(close_database, self._engine)
-
-    async def check(self) -> None:
-        """Raise UnavailableError unless the database answers."""
-        await asyncio.to_thread(check_database, self._engine)
 
 
 class Connections:

@@ -37,6 +37,7 @@ class Dispatcher(Reconciler):
         registry: Where inputs, experiments and versions are.
         watch: To be told of attempts that were lost and jobs that ended.
         queue_of: Answers the queue of a family.
+        prepare: Makes sure that the tables are there.
         interval_s: Time between two passes, seconds.
     """
 
@@ -52,9 +53,11 @@ class Dispatcher(Reconciler):
         registry: Registry,
         watch: JobWatch,
         queue_of: Callable[[str], WorkQueue],
+        prepare: Step,
         interval_s: float,
     ) -> None:
-        super().__init__(interval_s)
+        super().__init__(prepare, interval_s)
+        self._renewed = False
         self._jobs = jobs
         self._families = families
         self._attempts = attempts
@@ -62,11 +65,6 @@ class Dispatcher(Reconciler):
         self._registry = registry
         self._watch = watch
         self._queue_of = queue_of
-
-    async def start(self) -> None:
-        """Begin the passes."""
-        await asyncio.to_thread(self._attempts.renew_all)
-        await super().start()
 
     def steps(self) -> Sequence[Step]:
         """Return what a pass consists of."""
@@ -76,6 +74,9 @@ class Dispatcher(Reconciler):
         )
 
     async def _lose(self) -> None:
+        if not self._renewed:  # nobody could report before we were there
+            await asyncio.to_thread(self._attempts.renew_all)
+            self._renewed = True
         for job_id in await asyncio.to_thread(self._attempts.lose_passed):
             log.warning("attempt lost: its lease has passed", job=job_id)
             self._watch.tell(job_id)

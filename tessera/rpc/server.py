@@ -76,7 +76,11 @@ class GrpcServer:
 
     def set_serving(self, serving: bool) -> None:
         """Say in the health of all services whether calls are welcome; needs a running event loop."""
-        self._publishing = asyncio.get_running_loop().create_task(self._publish(serving, after=self._publishing))
+        self._begin_publishing(self._names, serving)
+
+    def set_ready(self, name: str, ready: bool) -> None:
+        """Say in the health under the name of something that the services use whether that is ready; needs a running event loop."""
+        self._begin_publishing([name], ready)
 
     async def start(self) -> None:
         """Listen. Raises FailedPreconditionError if the address cannot be bound."""
@@ -84,7 +88,7 @@ class GrpcServer:
         self._server = CoreServer(self._interceptors, options, stall_s=self._settings.stall_s)
         for service in self._services:
             service.add_to_server(service.servicer, self._server)
-        await self._publish(False, after=None)
+        await self._publish(self._names, False, after=None)
         add_HealthServicer_to_server(self._health, self._server)
         names = [*self._names[1:], _HEALTH.full_name, _REFLECTION.full_name]
         add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), self._server)
@@ -121,10 +125,13 @@ class GrpcServer:
             roles |= {f"/{service.descriptor.full_name}/{name}": role for name, role in service.roles.items()}
         return roles
 
-    async def _publish(self, serving: bool, after: asyncio.Task[None] | None) -> None:
+    def _begin_publishing(self, names: Sequence[str], serving: bool) -> None:
+        self._publishing = asyncio.get_running_loop().create_task(self._publish(names, serving, after=self._publishing))
+
+    async def _publish(self, names: Sequence[str], serving: bool, after: asyncio.Task[None] | None) -> None:
         if after:
             await after
-        for name in self._names:
+        for name in names:
             await self._health.set(name, HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING)
 
     def _bind(self, server: CoreServer) -> int:

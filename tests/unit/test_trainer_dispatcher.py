@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 from redis.asyncio import Redis
 
+from services.trainer.connections import MIGRATIONS
 from services.trainer.dispatcher import Dispatcher
 from services.trainer.outbox import Task
 from services.trainer.registry import Registry
@@ -14,6 +15,7 @@ from services.trainer.tables import Outcome
 from services.trainer.watch import JobWatch
 from tessera.api.trainer.v1 import trainer_pb2 as pb
 from tessera.client.registry import RegistryClient
+from tessera.database import Database
 from tessera.errors import NotFoundError, UnavailableError
 from tessera.queue import WorkQueue, connect, training_queue
 from tests.fixtures.redis import RedisServer
@@ -65,8 +67,9 @@ def registry() -> FakeRegistry:
 
 
 @pytest.fixture
-def dispatcher(trainer_core: TrainerCore, redis: Redis, registry: FakeRegistry) -> Dispatcher:
-    return Dispatcher(
+async def dispatcher(trainer_core: TrainerCore, redis: Redis, registry: FakeRegistry) -> Dispatcher:
+    """One that has been at work before anything happens: its first pass renews all leases."""
+    dispatcher = Dispatcher(
         jobs=trainer_core.jobs,
         families=trainer_core.families,
         attempts=trainer_core.attempts,
@@ -74,8 +77,11 @@ def dispatcher(trainer_core: TrainerCore, redis: Redis, registry: FakeRegistry) 
         registry=registry,
         watch=JobWatch(trainer_core.jobs),
         queue_of=lambda family: training_queue(redis, family, lease_s=45),
+        prepare=Database(trainer_core.engine, MIGRATIONS).prepare,
         interval_s=1,
     )
+    await dispatcher.reconcile()
+    return dispatcher
 
 
 @pytest.fixture

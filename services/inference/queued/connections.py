@@ -1,15 +1,13 @@
 """What queued inference is connected to, as a component: opened before it works, closed after it has stopped."""
 
-import asyncio
+from collections.abc import Sequence
+from functools import partial
 
-import structlog
 from redis.asyncio import Redis
-from sqlalchemy.engine import Engine
 
-from tessera.errors import UnavailableError
-from tessera.sql import close_database, migrate
-
-log = structlog.get_logger()
+from tessera.database import Database
+from tessera.lifecycle import Dependency
+from tessera.queue import check_redis
 
 MIGRATIONS = "services.inference.queued.migrations"
 
@@ -18,16 +16,19 @@ class Connections:
     """The database and Redis of queued inference. A server answers calls that are waited for while they are away.
 
     Args:
-        engine: The database.
+        database: Its tables are made as soon as it answers.
         redis: Connects when it is first used.
     """
 
     name = "connections of queued inference"
 
-    def __init__(self, engine: Engine, redis: Redis) -> None:
-        self._engine = engine
+    def __init__(self, database: Database, redis: Redis) -> None:
+        self._database = database
         self._redis = redis
-        self._prepared = False
+
+    def dependencies(self) -> Sequence[Dependency]:
+        """Return both, to be watched."""
+        return (Dependency("queue database", self._database.check), Dependency("redis", partial(check_redis, self._redis)))
 
     async def start(self) -> None:
         """Bring the schema up to date, or leave that for later while the database is away.
@@ -35,21 +36,12 @@ class Connections:
         Raises:
             FailedPreconditionError: The schema was made by a newer release.
         """
-        try:
-            await self.prepare()
-        except UnavailableError as error:
-            log.warning("the database of queued inference is away", reason=error.message)
-
-    async def prepare(self) -> None:
-        """Bring the schema up to date, once. Raises UnavailableError while the database is away."""
-        if not self._prepared:
-            await asyncio.to_thread(migrate, self._engine, MIGRATIONS)
-            self._prepared = True
+        await self._database.start()
 
     async def stop(self) -> None:
         """Close both."""
         await self._redis.aclose()
-        await asyncio.to_thread(close_database, self._engine)
+        await self._database.stop()
 
     async def check(self) -> None:
         """Return always."""

@@ -60,19 +60,18 @@ class Dispatcher(Reconciler):
         keep_s: float,
         interval_s: float,
     ) -> None:
-        super().__init__(interval_s)
+        super().__init__(prepare, interval_s)
         self._attempts = attempts
         self._outbox = outbox
         self._store = store
         self._changes = changes
         self._queues = queues
-        self._prepare = prepare
         self._keep_s = keep_s
 
     def steps(self) -> Sequence[Step]:
         """Return what a pass consists of."""
         return (
-            *(self._prepare, self._lose, self._expire, self._find_missing, self._dispatch, self._withdraw, self._bury),
+            *(self._lose, self._expire, self._find_missing, self._dispatch, self._withdraw, self._bury),
             *(self._hold_results, self._release_inputs, self._forget, self._measure),
         )
 

@@ -1,12 +1,13 @@
 """Puts queued inference together: its service, and its components."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from services.inference.limits import ModelLimits
 from services.inference.ptychography.reconstructing import Reconstructor
 from services.inference.queued.attempts import Attempts
 from services.inference.queued.computing import Computer
-from services.inference.queued.connections import Connections
+from services.inference.queued.connections import MIGRATIONS, Connections
 from services.inference.queued.consumer import Consumer
 from services.inference.queued.dispatcher import PRIORITIES, Dispatcher
 from services.inference.queued.inferences import Inferences
@@ -22,7 +23,8 @@ from tessera.api.inference.v1 import queued_pb2
 from tessera.api.inference.v1.queued_pb2_grpc import add_QueuedInferenceServiceServicer_to_server
 from tessera.changes import Changes
 from tessera.client.registry import RegistryClient
-from tessera.lifecycle import Component
+from tessera.database import Database
+from tessera.lifecycle import Component, Dependency
 from tessera.queue import WorkQueue, connect
 from tessera.rpc.server import Service
 from tessera.sql import open_database
@@ -35,10 +37,12 @@ class QueuedInference:
     Args:
         desk: What its service stands before; None where it is off.
         components: To be started after the pool.
+        dependencies: Calls that are waited for are answered without them.
     """
 
     desk: Desk | None = None
     components: list[Component] = field(default_factory=list)
+    dependencies: Sequence[Dependency] = ()
 
     def service(self) -> Service:
         """Return the gRPC service, which where it is off says what to set."""
@@ -72,14 +76,15 @@ def build_queued(settings: InferenceSettings, registry: RegistryClient, router: 
     attempts = Attempts(engine, lease_s=settings.queue_lease_s, retry_delay_s=settings.queue_retry_delay_s)
     store = Store(registry, settings.cache_dir.expanduser() / "queued")
     changes = Changes(inferences.get, lambda inference: State(inference.state) in ENDED)
-    connections = Connections(engine, redis)
+    database = Database(engine, MIGRATIONS)
+    connections = Connections(database, redis)
     dispatcher = Dispatcher(
         attempts=attempts,
         outbox=Outbox(engine),
         store=store,
         changes=changes,
         queues=queues,
-        prepare=connections.prepare,
+        prepare=database.prepare,
         keep_s=settings.queue_keep_s,
         interval_s=settings.queue_reconcile_s,
     )
@@ -102,4 +107,4 @@ def build_queued(settings: InferenceSettings, registry: RegistryClient, router: 
         store=store,
         message_bytes=settings.max_message_bytes,
     )
-    return QueuedInference(desk, [connections, dispatcher, consumer])
+    return QueuedInference(desk, [connections, dispatcher, consumer], connections.dependencies())
