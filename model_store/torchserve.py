@@ -20,7 +20,7 @@ _MANIFEST = {"runtime": "python", "archiverVersion": "0.12.0", "createdOn": "01/
 _FIRST_DAY = (1980, 1, 1, 0, 0, 0)  # of zip; equal contents make equal archives
 
 
-def pack_mar(manifest: Manifest, graph: Path, handler: Path, target: Path, *, version: str, threads: int) -> None:
+def pack_mar(manifest: Manifest, graph: Path, handler: Path, target: Path, *, name: str, threads: int) -> None:
     """Write an archive.
 
     Args:
@@ -28,7 +28,7 @@ def pack_mar(manifest: Manifest, graph: Path, handler: Path, target: Path, *, ve
         graph: Its .pt2 file.
         handler: Python file with the one class that computes.
         target: The archive; written anew.
-        version: What TorchServe shall call the version.
+        name: What TorchServe shall call the model.
         threads: Threads that a worker may use, 1 or more.
 
     Raises:
@@ -41,7 +41,7 @@ def pack_mar(manifest: Manifest, graph: Path, handler: Path, target: Path, *, ve
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         if sha256 not in {entry.sha256 for entry in manifest.files_in_role("graph")}:
             raise DataLossError(f"the graph {graph.name} of {manifest.model} has the digest {sha256}, which its manifest does not name")
-        model = {"modelName": manifest.model, "modelVersion": version, "handler": handler.name}
+        model = {"modelName": name, "modelVersion": str(manifest.version or 0), "handler": handler.name}
         description = {
             "graph": "model.pt2",
             "sha256": sha256,

@@ -18,6 +18,7 @@ pytest_plugins = [
     "tests.fixtures.trainer",
     "tests.fixtures.inference",
     "tests.fixtures.torchserve",
+    "tests.fixtures.torchserve_process",
     "tests.fixtures.queued",
     "tests.fixtures.ptychography",
     "tests.fixtures.family",

@@ -19,7 +19,7 @@ from services.inference.torchserve.client import Client
 from services.inference.torchserve.configuration import HOST, Configuration
 from services.inference.torchserve.keys import Keys
 from services.inference.torchserve.process import TorchServeProcess
-from tessera.api.torchserve.management_pb2 import UnregisterModelRequest
+from tessera.api.torchserve.management_pb2 import DescribeModelRequest
 from tessera.errors import (
     AlreadyExistsError,
     DataLossError,
@@ -41,18 +41,18 @@ def small(directory: Path) -> Configuration:
     return replace(Configuration.on_free_ports(directory), max_message_bytes=MOST_BYTES, queue_size=2)
 
 
-def archive(version: str, handler: str) -> bytes:
+def archive(handler: str) -> bytes:
     """Return an archive with this handler."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as made:
-        model = {"modelName": "m", "modelVersion": version, "handler": "handler.py"}
+        model = {"modelName": "m", "modelVersion": "1", "handler": "handler.py"}
         made.writestr("MAR-INF/MANIFEST.json", json.dumps({"runtime": "python", "model": model, "createdOn": "today"}))
         made.writestr("handler.py", handler)
     return file.getvalue()
 
 
 class Server:
-    """A TorchServe with the model m, version 1, which does what it is told."""
+    """A TorchServe with the model m, which does what it is told."""
 
     def __init__(self, directory: Path) -> None:
         def configure(own: Path) -> Configuration:
@@ -61,7 +61,7 @@ class Server:
 
         self.process = TorchServeProcess(directory / "torchserve.log", threads=1, start_timeout_s=60, configure=configure)
         self.client = self.process.start()
-        self.add("one.mar", archive("1", HANDLER.read_text()))
+        self.add("one.mar", archive(HANDLER.read_text()))
         self.register("one.mar")
 
     def add(self, name: str, data: bytes) -> None:
@@ -70,8 +70,8 @@ class Server:
     def register(self, name: str, model: str = "m", response_s: int = RESPONSE_S) -> None:
         self.client.register(model, name, workers=1, response_timeout_s=response_s, startup_timeout_s=60)
 
-    def tell(self, order: str, *, version: str = "1") -> bytes:
-        return self.client.predict("m", version, order.encode(), RESPONSE_S)
+    def tell(self, order: str) -> bytes:
+        return self.client.predict("m", order.encode(), RESPONSE_S)
 
     def tell_until_it_lives(self) -> None:
         """Wait until the worker is back."""
@@ -105,19 +105,14 @@ def test_an_answer_is_no_error(server: Server) -> None:
 
 
 def test_a_missing_model_is_not_found(server: Server) -> None:
-    error = raised(lambda: server.client.predict("nobody", "1", b"tell", RESPONSE_S))
+    error = raised(lambda: server.client.predict("nobody", b"tell", RESPONSE_S))
     assert type(error) is NotFoundError
     assert "nobody" in error.message
 
 
-def test_a_missing_version_is_not_found(server: Server) -> None:
-    assert type(raised(lambda: server.tell("tell", version="7"))) is NotFoundError
-
-
 def test_the_management_api_does_not_find_it_either(server: Server) -> None:
-    assert type(raised(lambda: server.client.ready_workers("nobody", "1"))) is NotFoundError
-    assert type(raised(lambda: server.client.set_default("m", "7"))) is NotFoundError
-    assert type(raised(lambda: server.client.unregister("nobody", "1"))) is NotFoundError
+    assert type(raised(lambda: server.client.ready_workers("nobody"))) is NotFoundError
+    assert type(raised(lambda: server.client.unregister("nobody"))) is NotFoundError
 
 
 @pytest.mark.parametrize(("order", "reason"), [("raise", "Prediction failed"), ("refuse", "as the handler says it")])
@@ -156,15 +151,15 @@ def test_a_worker_that_dies_under_a_request_is_unavailable(server: Server) -> No
 
 
 def test_a_batch_that_takes_too_long_is_deadline_exceeded(server: Server, tmp_path: Path) -> None:
-    server.add("hasty.mar", archive("5", HANDLER.read_text()))
-    server.register("hasty.mar", response_s=1)
+    server.add("hasty.mar", archive(HANDLER.read_text()))
+    server.register("hasty.mar", "hasty", response_s=1)
     order = f"wait {tmp_path / 'never'}".encode()
-    assert type(raised(lambda: server.client.predict("m", "5", order, 1))) is DeadlineExceededError
-    server.client.unregister("m", "5")
+    assert type(raised(lambda: server.client.predict("hasty", order, 1))) is DeadlineExceededError
+    server.client.unregister("hasty")
 
 
 def test_a_batch_above_the_limit_of_torchserve_is_not_sent(server: Server) -> None:
-    error = raised(lambda: server.client.predict("m", "1", bytes(MOST_BYTES), RESPONSE_S))
+    error = raised(lambda: server.client.predict("m", bytes(MOST_BYTES), RESPONSE_S))
     assert type(error) is ResourceExhaustedError
     assert str(MOST_BYTES) in error.message
 
@@ -172,29 +167,27 @@ def test_a_batch_above_the_limit_of_torchserve_is_not_sent(server: Server) -> No
 def test_a_batch_that_torchserve_finds_too_large_is_resource_exhausted(server: Server) -> None:
     unaware = Client(*server.configuration.addresses, Keys(server.configuration.key_file))
     try:
-        assert type(raised(lambda: unaware.predict("m", "1", bytes(MOST_BYTES + 1_000_000), RESPONSE_S))) is ResourceExhaustedError
+        assert type(raised(lambda: unaware.predict("m", bytes(MOST_BYTES + 1_000_000), RESPONSE_S))) is ResourceExhaustedError
     finally:
         unaware.close()
 
 
 def test_a_batch_above_the_default_limit_of_torchserve_passes(server: Server) -> None:
-    assert server.client.predict("m", "1", b"tell" + bytes(7_000_000), RESPONSE_S) == b"told"
+    assert server.client.predict("m", b"tell" + bytes(7_000_000), RESPONSE_S) == b"told"
 
 
-def test_a_version_that_is_there_already_exists(server: Server) -> None:
+def test_a_model_that_is_there_already_exists(server: Server) -> None:
     assert type(raised(lambda: server.register("one.mar"))) is AlreadyExistsError
 
 
 def test_a_handler_that_cannot_start_is_a_failed_precondition(server: Server) -> None:
-    server.add(
-        "bad.mar", archive("2", "class Handler:\n    def initialize(self, context):\n        raise RuntimeError\n    handle = None\n")
-    )
+    server.add("bad.mar", archive("class Handler:\n    def initialize(self, context):\n        raise RuntimeError\n    handle = None\n"))
     error = raised(lambda: server.register("bad.mar", "bad"))
     assert type(error) is FailedPreconditionError
 
 
 def test_an_archive_that_is_damaged_is_data_loss(server: Server) -> None:
-    server.add("damaged.mar", archive("4", HANDLER.read_text()).replace(b"torchserve", b"TORCHSERVE").replace(b"Obeys", b"0beys"))
+    server.add("damaged.mar", archive(HANDLER.read_text()).replace(b"torchserve", b"TORCHSERVE").replace(b"Obeys", b"0beys"))
     assert type(raised(lambda: server.register("damaged.mar", "damaged"))) is DataLossError
 
 
@@ -207,20 +200,9 @@ def test_an_archive_from_elsewhere_is_refused(server: Server, url: str) -> None:
     assert type(raised(lambda: server.register(url))) is NotFoundError
 
 
-def test_the_default_version_switches_and_goes_last(server: Server) -> None:
-    server.add("three.mar", archive("3", HANDLER.read_text()))
-    server.register("three.mar")
-    server.client.set_default("m", "3")
-    assert server.client.versions("m") == ["3", "1"]
-    refused = raised(lambda: server.client._call("UnregisterModel", UnregisterModelRequest(model_name="m", model_version="3")))
-    assert type(refused) is FailedPreconditionError
-    server.client.unregister("m", "3")
-    assert server.client.versions("m") == ["1"]
-
-
 def test_who_has_no_key_or_a_wrong_one_is_refused_and_a_key_that_was_replaced_is_read_again(server: Server) -> None:
     stranger = Client(*server.configuration.addresses)
-    assert type(raised(lambda: stranger.predict("m", "1", b"tell", RESPONSE_S))) is UnavailableError
+    assert type(raised(lambda: stranger.predict("m", b"tell", RESPONSE_S))) is UnavailableError
     assert type(raised(stranger.models)) is UnavailableError
     stranger.close()
     master = json.loads(server.configuration.key_file.read_bytes())["API"]["key"]
@@ -244,7 +226,7 @@ def test_a_client_that_was_closed_under_a_request_is_unavailable() -> None:
     closed = Client("127.0.0.1:9", "127.0.0.1:9")
     closed.close()
     with pytest.raises(UnavailableError, match="not connected"):
-        closed.predict("m", "1.0", b"", 1.0)
+        closed.predict("m", b"", 1.0)
 
 
 def test_what_is_not_in_the_table_is_internal() -> None:
@@ -254,7 +236,8 @@ def test_what_is_not_in_the_table_is_internal() -> None:
 
 
 def pending(server: Server) -> int:
-    return int(server.client._describe("m", "1")[0]["jobQueueStatus"]["pendingRequests"])
+    described = json.loads(server.client._call("DescribeModel", DescribeModelRequest(model_name="m")).msg)
+    return int(described[0]["jobQueueStatus"]["pendingRequests"])
 
 
 def until(condition: Any) -> None:

@@ -28,7 +28,7 @@ IMAGES = np.random.default_rng(1).uniform(0.1, 1, (3, 3, 64, 64)).astype(np.floa
 def unpacked(tmp_path: Path) -> Path:
     """Return the folder that TorchServe makes of our archive."""
     (tmp_path / "graph.pt2").write_bytes(program(TINY))
-    pack_mar(program_manifest(TINY), tmp_path / "graph.pt2", HANDLER, tmp_path / "a.mar", version="1.0", threads=1)
+    pack_mar(program_manifest(TINY), tmp_path / "graph.pt2", HANDLER, tmp_path / "a.mar", name="puzzle-1", threads=1)
     with zipfile.ZipFile(tmp_path / "a.mar") as archive:
         assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
         archive.extractall(tmp_path / "model")
@@ -43,7 +43,7 @@ def started(directory: Path) -> TensorHandler:
 
 def test_an_archive_says_which_graph_it_holds(unpacked: Path) -> None:
     manifest = json.loads((unpacked / "MAR-INF" / "MANIFEST.json").read_bytes())
-    assert manifest["model"] == {"modelName": "puzzle", "modelVersion": "1.0", "handler": "handler.py"}
+    assert manifest["model"] == {"modelName": "puzzle-1", "modelVersion": "1", "handler": "handler.py"}
     description = json.loads((unpacked / DESCRIPTION).read_bytes())
     assert description["sha256"] == hashlib.sha256(program(TINY)).hexdigest()
     assert (description["inputs"], description["outputs"], description["threads"]) == (["image"], ["logits"], 1)

@@ -4,7 +4,6 @@ A version is packed into an archive with the one handler, registered, and gets o
 together, what has expired and what is tried again is decided in our batcher alone. Tensors travel as safetensors.
 """
 
-import uuid
 from pathlib import Path
 
 from safetensors.numpy import load as load_tensors
@@ -17,6 +16,7 @@ from services.inference.settings import InferenceSettings
 from services.inference.spans import remote_call
 from services.inference.torchserve.dialled import DialledTorchServe
 from services.inference.torchserve.keeper import Backend, Keeper, Registration
+from services.inference.torchserve.owners import name_for
 from services.inference.torchserve.process import TorchServeProcess
 
 GRAPH = ".pt2"
@@ -81,14 +81,14 @@ class TorchServeRuntime:
         Raises:
             FailedPreconditionError: A worker cannot load the graph, or TorchServe is not installed.
             DataLossError: The graph is not the one of the manifest.
+            ResourceExhaustedError: The disk of the model store is full.
             UnavailableError: TorchServe does not start, or cannot be reached.
         """
-        version = f"{manifest.version or 0}.{uuid.uuid4().hex[:8]}"  # the same version may be loaded again before it is unloaded
-        archive = self._keeper.model_store / f"{manifest.model}-{version}.mar"
-        pack_mar(manifest, graph, HANDLER, archive, version=version, threads=options.threads)
-        workers = -(-options.instances // CALLS_PER_WORKER)
-        registration = Registration(manifest.model, version, archive.name, workers)
+        name = name_for(manifest.model, manifest.version or 0, self._keeper.owner)
+        registration = Registration(name, workers=-(-options.instances // CALLS_PER_WORKER))
+        archive = self._keeper.model_store / registration.archive
         try:
+            pack_mar(manifest, graph, HANDLER, archive, name=name, threads=options.threads)
             self._keeper.add(registration)
         except BaseException:
             archive.unlink(missing_ok=True)

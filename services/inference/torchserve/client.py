@@ -37,6 +37,7 @@ class Client:
             ("grpc.max_receive_message_length", -1),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.enable_http_proxy", 0),  # it stands beside this server
         ]
         self._channels = [grpc.insecure_channel(address, options) for address in (inference, management)]
         self._inference = InferenceAPIsServiceStub(self._channels[0])
@@ -49,12 +50,11 @@ class Client:
         self._call("Ping", Empty(), api="inference")
         self._call("ListModels", management_pb2.ListModelsRequest(limit=1))
 
-    def predict(self, model: str, version: str, tensors: bytes, response_timeout_s: float) -> bytes:
+    def predict(self, model: str, tensors: bytes, response_timeout_s: float) -> bytes:
         """Compute one batch and return the handler's answer.
 
         Args:
-            model: Name.
-            version: As registered.
+            model: Name, as registered.
             tensors: For the handler.
             response_timeout_s: Seconds after which TorchServe gives up.
 
@@ -67,12 +67,12 @@ class Client:
         """
         if len(tensors) >= self._max_message_bytes:
             raise ResourceExhaustedError(f"the batch has {len(tensors)} bytes; TorchServe takes {self._max_message_bytes}")
-        request = inference_pb2.PredictionsRequest(model_name=model, model_version=version, input={"tensors": tensors})
+        request = inference_pb2.PredictionsRequest(model_name=model, input={"tensors": tensors})
         started = time.monotonic()
         try:
             answer = self._call("Predictions", request, api="inference", timeout_s=response_timeout_s + SLACK_S)
         except ResourceExhaustedError as error:
-            raise self._full_or_without_workers(model, version, error) from error
+            raise self._full_or_without_workers(model, error) from error
         except UnavailableError as error:
             if time.monotonic() - started < response_timeout_s:
                 raise
@@ -83,14 +83,14 @@ class Client:
         """Register an archive and start its workers.
 
         Args:
-            model: Name.
+            model: Name, which no other has.
             archive: File name in the model store.
             workers: How many.
             response_timeout_s: Seconds that a batch may take.
             startup_timeout_s: Seconds that a worker may take to load the graph.
 
         Raises:
-            AlreadyExistsError: TorchServe has this version.
+            AlreadyExistsError: TorchServe has a model of this name.
             FailedPreconditionError: The worker cannot load the graph.
             NotFoundError: There is no such archive in the model store.
             UnavailableError: TorchServe is gone.
@@ -107,55 +107,35 @@ class Client:
         )
         self._call("RegisterModel", request, timeout_s=startup_timeout_s + SLACK_S)
 
-    def ready_workers(self, model: str, version: str) -> list[int]:
-        """Return the pids of the workers of a version that can compute, as TorchServe says.
+    def ready_workers(self, model: str) -> list[int]:
+        """Return the pids of the workers of a model that can compute, as TorchServe says.
 
         It says so of a dead one too for a quarter of a second.
 
         Raises:
-            NotFoundError: TorchServe does not have the version.
+            NotFoundError: TorchServe does not have the model.
         """
-        return [worker["pid"] for worker in self._describe(model, version)[0]["workers"] if worker["status"] == "READY"]
-
-    def versions(self, model: str) -> list[str]:
-        """Return the versions of a model, the default one first; NotFoundError if TorchServe does not have it."""
-        default = self._describe(model, "")[0]["modelVersion"]
-        return sorted((each["modelVersion"] for each in self._describe(model, "all")), key=lambda version: version != default)
+        answer = self._call("DescribeModel", management_pb2.DescribeModelRequest(model_name=model))
+        return [worker["pid"] for worker in json.loads(answer.msg)[0]["workers"] if worker["status"] == "READY"]
 
     def models(self) -> list[str]:
         """Return the names of all models."""
         answer = self._call("ListModels", management_pb2.ListModelsRequest(limit=MOST_MODELS))
         return [each["modelName"] for each in json.loads(answer.msg)["models"]]
 
-    def set_default(self, model: str, version: str) -> None:
-        """Let a version answer requests that name none; NotFoundError if TorchServe does not have it."""
-        self._call("SetDefault", management_pb2.SetDefaultRequest(model_name=model, model_version=version))
-
-    def unregister(self, model: str, version: str) -> None:
-        """End the workers of a version and forget it. If it is the default one, another becomes that first.
-
-        Raises:
-            NotFoundError: TorchServe does not have it.
-        """
-        default, *others = self.versions(model)
-        if version == default and others:
-            self.set_default(model, others[-1])
-        self._call("UnregisterModel", management_pb2.UnregisterModelRequest(model_name=model, model_version=version))
+    def unregister(self, model: str) -> None:
+        """End the workers of a model and forget it; NotFoundError if TorchServe does not have it."""
+        self._call("UnregisterModel", management_pb2.UnregisterModelRequest(model_name=model))
 
     def close(self) -> None:
         """Close the connections."""
         for channel in self._channels:
             channel.close()
 
-    def _describe(self, model: str, version: str) -> list[dict[str, Any]]:
-        answer = self._call("DescribeModel", management_pb2.DescribeModelRequest(model_name=model, model_version=version))
-        described: list[dict[str, Any]] = json.loads(answer.msg)
-        return described
-
-    def _full_or_without_workers(self, model: str, version: str, error: ResourceExhaustedError) -> TesseraError:
+    def _full_or_without_workers(self, model: str, error: ResourceExhaustedError) -> TesseraError:
         """TorchServe says both in the same words."""
         try:
-            ready = self.ready_workers(model, version)
+            ready = self.ready_workers(model)
         except NotFoundError as lost:
             return lost
         return error if ready else UnavailableError("the model has no worker now", retry_after_s=RETRY_AFTER_S)

@@ -30,6 +30,8 @@ class Backend(Protocol):
     """A TorchServe: our own process, or one that is dialled. Used by one thread."""
 
     model_store: Path
+    owner: str
+    """Part of the names of all that is registered."""
     local: bool
     """Whether its processes are on this machine."""
 
@@ -50,16 +52,14 @@ class Registration:
     """A model that shall be in TorchServe.
 
     Args:
-        model: Name.
-        version: Unique; TorchServe never sees it again.
-        archive: File name in the model store.
+        name: Unique; TorchServe never sees it again.
         workers: Python workers.
     """
 
-    def __init__(self, model: str, version: str, archive: str, workers: int) -> None:
-        self.model = model
-        self.version = version
-        self.archive = archive
+    def __init__(self, name: str, workers: int) -> None:
+        self.name = name
+        self.archive = f"{name}.mar"
+        """File name in the model store."""
         self.workers = workers
         self.registered = False
         self.unwanted = False
@@ -114,6 +114,11 @@ class Keeper:
         """Where archives go."""
         return self._backend.model_store
 
+    @property
+    def owner(self) -> str:
+        """Whose registrations these are."""
+        return self._backend.owner
+
     def add(self, registration: Registration) -> None:
         """Register a model and return when its workers are ready.
 
@@ -147,9 +152,9 @@ class Keeper:
             registration.lose(DOUBT_S)
             self._wake.set()
         if client is None or not registration.ready.is_set():
-            raise UnavailableError(f"TorchServe has no worker for {registration.model} now; one is starting", retry_after_s=RETRY_AFTER_S)
+            raise UnavailableError(f"TorchServe has no worker for {registration.name} now; one is starting", retry_after_s=RETRY_AFTER_S)
         try:
-            return client.predict(registration.model, registration.version, tensors, self._settings.response_timeout_s)
+            return client.predict(registration.name, tensors, self._settings.response_timeout_s)
         except (UnavailableError, NotFoundError, DeadlineExceededError) as error:
             registration.lose(DOUBT_S)
             self._wake.set()
@@ -214,13 +219,12 @@ class Keeper:
     def _register(self, client: Client, registration: Registration) -> None:
         try:
             client.register(
-                registration.model,
+                registration.name,
                 registration.archive,
                 workers=registration.workers,
                 response_timeout_s=self._settings.response_timeout_s,
                 startup_timeout_s=self._settings.start_timeout_s,
             )
-            client.set_default(registration.model, registration.version)
         except (UnavailableError, DeadlineExceededError):
             raise
         except TesseraError as error:
@@ -231,7 +235,7 @@ class Keeper:
 
     def _refuse(self, registration: Registration, error: TesseraError) -> None:
         """TorchServe does not take a model: tell whoever waits for it; one that worked before is tried again after a while."""
-        log.error("TorchServe does not take a model", model=registration.model, version=registration.version, reason=error.message)
+        log.error("TorchServe does not take a model", model=registration.name, reason=error.message)
         if registration.settled.is_set():
             registration.lose(RETRY_REFUSED_S)
         else:
@@ -240,7 +244,7 @@ class Keeper:
     def _check(self, client: Client, registration: Registration) -> None:
         """Write down whether the model can compute. A worker that died is started again by TorchServe itself."""
         try:
-            ready = client.ready_workers(registration.model, registration.version)
+            ready = client.ready_workers(registration.name)
         except NotFoundError:  # somebody unregistered it
             registration.registered = False
             ready = []
@@ -249,7 +253,7 @@ class Keeper:
             return
         registration.pids = ready
         if not registration.ready.is_set():
-            log.info("TorchServe has the model", model=registration.model, version=registration.version, workers=len(ready))
+            log.info("TorchServe has the model", model=registration.name, workers=len(ready))
             registration.ready.set()
             registration.settle()
 
@@ -263,9 +267,9 @@ class Keeper:
 
     def _unregister(self, client: Client, registration: Registration) -> None:
         try:
-            client.unregister(registration.model, registration.version)
+            client.unregister(registration.name)
         except NotFoundError:  # that is what was wanted
-            log.debug("TorchServe did not have the model", model=registration.model, version=registration.version)
+            log.debug("TorchServe did not have the model", model=registration.name)
 
     def _lose(self, error: TesseraError) -> None:
         """TorchServe is gone: its models are to be registered again; whoever waits for the first time is told."""

@@ -36,6 +36,7 @@ class TorchServeProcess:
     """
 
     local = True
+    owner = "embedded"
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from tessera.settings import Port, ProcessSettings, Seconds
 
 
 class TorchServeSettings(BaseModel):
-    """A TorchServe of our own, started when a version needs it; or, with `address`, one that runs already and serves this server alone."""
+    """A TorchServe of our own, started when a version needs it; or, with `address`, one that runs already and may serve others too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 

@@ -47,17 +47,15 @@ class Row:
 _STATUS = grpc.StatusCode
 TABLE = (
     Row("Predictions", _STATUS.INTERNAL, "Model not found", NotFoundError, "TorchServe does not have the model"),
-    Row("Predictions", _STATUS.INTERNAL, "does not exist for model", NotFoundError, "TorchServe does not have the version"),
     # The same words for a full queue and for a model without workers; `Client.predict` asks which.
     Row("Predictions", _STATUS.INTERNAL, "has no worker to serve", ResourceExhaustedError, "the model's queue in TorchServe is full"),
     Row("Predictions", _STATUS.INTERNAL, "Worker died", UnavailableError, "the model's worker died"),
     Row("Predictions", _STATUS.UNAVAILABLE, _OF_TORCHSERVE, TesseraError, "the model failed"),
     Row("Predictions", _STATUS.INTERNAL, _OF_TORCHSERVE, TesseraError, "the model failed"),
     Row("Predictions", _STATUS.CANCELLED, "RST_STREAM", ResourceExhaustedError, "the batch is larger than TorchServe takes"),
-    Row("RegisterModel", _STATUS.UNKNOWN, "", AlreadyExistsError, "TorchServe has this version of the model already"),
+    Row("RegisterModel", _STATUS.UNKNOWN, "", AlreadyExistsError, "TorchServe has this model already"),
     Row("RegisterModel", _STATUS.INTERNAL, "Failed to start workers", FailedPreconditionError, "TorchServe's worker cannot load the graph"),
     Row("RegisterModel", _STATUS.INTERNAL, "Failed to save model", DataLossError, "the archive is damaged"),
-    Row("UnregisterModel", _STATUS.UNKNOWN, "", FailedPreconditionError, "it is the default version, and there are others"),
     # Our keys are wrong or too old; that is no fault of the caller, and no request has been computed.
     Row("", _STATUS.PERMISSION_DENIED, "", UnavailableError, "TorchServe does not take our key"),
     Row("", _STATUS.NOT_FOUND, "", NotFoundError, "TorchServe does not have the model"),
