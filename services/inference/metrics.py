@@ -41,6 +41,7 @@ MODEL_INFO = Gauge("inference_model_info", "1 for every version that answers", [
 MEMORY_RESERVED = Gauge("inference_memory_reserved_bytes", "Memory that the loaded versions of a model take up", ["model"])
 MEMORY_LIMIT = Gauge("inference_memory_limit_bytes", "Most memory that all loaded versions may take up together")
 REGISTRY_REVISION = Gauge("inference_registry_revision", "Registry revision that this server has caught up with")
+ONNXRUNTIME_SESSIONS = Gauge("inference_onnxruntime_sessions", "Graphs loaded by onnxruntime, by what computes them", ["provider"])
 TORCHSERVE_MODELS = Gauge("inference_torchserve_models", "Versions that TorchServe shall compute: ready, or waiting for it", ["state"])
 
 PER_MODEL: list[Histogram | Counter] = [

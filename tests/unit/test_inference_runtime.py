@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 from safetensors.numpy import save_file
 
 from model_store.manifest import FileEntry, Manifest
@@ -34,6 +35,10 @@ def golden(directory: Path, tensors: dict[str, np.ndarray[Any, Any]], **toleranc
     save_file(tensors, directory / "golden.safetensors")
     manifest = manifest_of("puzzle", files("model.onnx"), golden={"file": "golden.safetensors", **tolerances})
     return Golden.load(manifest, directory)
+
+
+def sessions_on(provider: str) -> float:
+    return REGISTRY.get_sample_value("inference_onnxruntime_sessions", {"provider": provider}) or 0.0
 
 
 def test_a_runtime_is_found_by_the_name_of_its_file() -> None:
@@ -99,8 +104,12 @@ def test_a_provider_that_is_available_but_does_not_work_is_not_taken_for_granted
 
     monkeypatch.setattr(onnxruntime.ort, "get_available_providers", lambda: ["CPUExecutionProvider", "CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime.ort, "InferenceSession", CpuOnly)
-    onnxruntime.OnnxModel(tmp_path / "model.onnx", ["logits"], RuntimeOptions())
+    before = sessions_on("CPUExecutionProvider")
+    model = onnxruntime.OnnxModel(tmp_path / "model.onnx", ["logits"], RuntimeOptions())
     assert "the preferred execution provider does not work" in capsys.readouterr().out
+    assert sessions_on("CPUExecutionProvider") == before + 1
+    model.close()
+    assert sessions_on("CPUExecutionProvider") == before
 
 
 def test_the_golden_example_passes_in_company_and_alone(tmp_path: Path) -> None:

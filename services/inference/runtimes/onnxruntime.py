@@ -11,6 +11,7 @@ import onnxruntime as ort
 import structlog
 
 from model_store.manifest import Manifest, TensorSpec
+from services.inference.metrics import ONNXRUNTIME_SESSIONS
 from services.inference.runtimes.runtime import RuntimeOptions, Tensors
 from services.inference.settings import InferenceSettings
 from tessera.errors import FailedPreconditionError
@@ -60,9 +61,10 @@ class OnnxModel:
         self._session = ort.InferenceSession(path, sess_options=_session_options(options), providers=asked)
         self._outputs = outputs
         # A provider that is available may still not work (no GPU, no driver): only the session knows what it got.
-        got = self._session.get_providers()
-        if got[0] != asked[0]:
-            log.warning("the preferred execution provider does not work on this machine", asked=asked[0], got=got[0])
+        self._provider = self._session.get_providers()[0]
+        if self._provider != asked[0]:
+            log.warning("the preferred execution provider does not work on this machine", asked=asked[0], got=self._provider)
+        ONNXRUNTIME_SESSIONS.labels(self._provider).inc()
         return_freed_memory()  # reading and packing the weights took several times what they take now
 
     def declared(self) -> tuple[dict[str, str], dict[str, str]]:
@@ -97,6 +99,7 @@ class OnnxModel:
     def close(self) -> None:
         """Drop the session, and with it its weights and its arena."""
         del self._session
+        ONNXRUNTIME_SESSIONS.labels(self._provider).dec()
         return_freed_memory()
 
 
@@ -111,6 +114,7 @@ class OnnxRuntime:
 
     def __init__(self, instances: int) -> None:
         self.instances = instances
+        ort.preload_dlls()  # the CUDA libraries that came as wheels; without CUDA nothing happens
 
     def memory_for(self, graph_bytes: int) -> int:
         """Return the most bytes of memory that loading takes."""
