@@ -1,5 +1,6 @@
 """Where a training comes from: the commit of its code, and all its settings, those that nobody named too."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -9,12 +10,15 @@ from tessera.api.trainer.v1 import trainer_pb2
 
 
 def git_commit() -> str:
-    """Return the commit of the training code, with `-dirty` behind it if files were changed since; empty outside of a checkout."""
+    """Return the commit of the training code, with `-dirty` behind it if files were changed since.
+
+    Outside of a checkout, as in a container, it is what TESSERA_REVISION says; empty if nobody has set that.
+    """
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603 - fixed words
     except (OSError, subprocess.SubprocessError):
-        return ""
+        return os.environ.get("TESSERA_REVISION", "")
 
 
 def fill_in_defaults(spec: trainer_pb2.JobSpec, family: trainer_pb2.Family) -> None:

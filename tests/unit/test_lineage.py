@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from google.protobuf.json_format import ParseDict
 
 from tessera.api.trainer.v1.trainer_pb2 import Family, JobSpec
@@ -37,3 +38,10 @@ def test_a_family_without_settings_leaves_a_spec_as_it_is() -> None:
 
 def test_the_commit_of_this_checkout_is_named_in_full() -> None:
     assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", git_commit())
+
+
+def test_without_git_the_commit_is_the_one_that_the_image_was_built_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert git_commit() == ""
+    monkeypatch.setenv("TESSERA_REVISION", "0123abc")
+    assert git_commit() == "0123abc"
