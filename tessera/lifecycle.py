@@ -101,8 +101,9 @@ async def serve(
 ) -> None:
     """Run a service until SIGTERM or SIGINT.
 
-    Components start in the order given, then the server. Health is SERVING while every component's check passes. On a signal: NOT_SERVING,
-    running calls get `shutdown_grace_s` to end, the components stop in reverse order. A second signal ends the process at once.
+    Components start in the order given, then the server. Health is SERVING while every component's check passes and the server's
+    certificate is valid, which is read again when it changes, as the tokens are. On a signal: NOT_SERVING, running calls get
+    `shutdown_grace_s` to end, the components stop in reverse order. A second signal ends the process at once.
 
     Args:
         settings: Of the service.
@@ -113,7 +114,8 @@ async def serve(
     Raises:
         TesseraError: Something could not start; what had started is stopped.
     """
-    await _live(settings, components, GrpcServer(settings, services), dependencies)
+    server = GrpcServer(settings, services)
+    await _live(settings, [*server.watched, *components], server, dependencies)
 
 
 async def run(settings: ProcessSettings, *, components: Sequence[Component]) -> None:

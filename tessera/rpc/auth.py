@@ -5,10 +5,11 @@ import hmac
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
-from typing import Self
 
 from tessera.errors import InvalidArgumentError, PermissionDeniedError
+from tessera.watched_files import WatchedFiles
 
 _SHA256_HEX_DIGITS = 64
 
@@ -42,22 +43,6 @@ class Tokens:
     def __init__(self, grants: list[Grant]) -> None:
         self._grants = grants
 
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read a file of lines `sha256-of-token role identity`; empty lines and lines that start with # are skipped.
-
-        Raises:
-            InvalidArgumentError: The file cannot be read or a line is not of that form; the message names the line, never its content.
-        """
-        try:
-            lines = path.read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidArgumentError(f"cannot read the tokens file {path}: {error}", field="tokens_file") from error
-        grants = [_parse(line, path, number) for number, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith("#")]
-        if not grants:
-            raise InvalidArgumentError(f"the tokens file {path} holds no token, so nobody could call", field="tokens_file")
-        return cls(grants)
-
     def find(self, token: str) -> Grant | None:
         """Return what a token stands for, None if it is not known; takes as long whichever token it is."""
         digest = hash_token(token)
@@ -66,6 +51,25 @@ class Tokens:
             if hmac.compare_digest(grant.sha256, digest):
                 found = grant
         return found
+
+
+class TokensFile(WatchedFiles[Tokens]):
+    """The tokens of a file of lines `sha256-of-token role identity`; empty lines and lines that start with # are skipped.
+
+    Args:
+        path: Of the file.
+
+    Raises:
+        InvalidArgumentError: The file cannot be read, a line is not of that form, or there is none; the message names the line, never
+            its content.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("tokens file", [path], partial(_parse, path))
+
+    def find(self, token: str) -> Grant | None:
+        """Return what a token stands for at this moment, None if it is not known."""
+        return self.value.find(token)
 
 
 def hash_token(token: str) -> str:
@@ -99,7 +103,18 @@ def require(least: Role, action: str) -> None:
         raise PermissionDeniedError(f"{action} needs the role {least.name.lower()}; {caller.identity} is {caller.role.name.lower()}")
 
 
-def _parse(line: str, path: Path, number: int) -> Grant:
+def _parse(path: Path, data: bytes) -> Tokens:
+    try:
+        lines = data.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError(f"the tokens file {path} is not text (UTF-8)", field="tokens_file") from error
+    grants = [_grant(line, path, number) for number, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith("#")]
+    if not grants:
+        raise InvalidArgumentError(f"the tokens file {path} holds no token, so nobody could call", field="tokens_file")
+    return Tokens(grants)
+
+
+def _grant(line: str, path: Path, number: int) -> Grant:
     match line.split():
         case [digest, role, identity] if len(digest) == _SHA256_HEX_DIGITS and set(digest.lower()) <= set("0123456789abcdef"):
             if role.upper() in Role.__members__:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,8 +13,9 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
-from tessera.errors import FailedPreconditionError, InvalidArgumentError
-from tessera.rpc.auth import Role, Tokens
+from tessera.errors import FailedPreconditionError
+from tessera.rpc.auth import Role, TokensFile
+from tessera.rpc.certificates import server_certificate
 from tessera.rpc.core.server import CoreServer
 from tessera.rpc.interceptors.auth import AuthInterceptor
 from tessera.rpc.interceptors.deadlines import DeadlineInterceptor
@@ -25,6 +25,7 @@ from tessera.rpc.interceptors.metrics import MetricsInterceptor
 from tessera.rpc.interceptors.traces import TraceInterceptor
 from tessera.rpc.options import server_options
 from tessera.settings import ServerSettings
+from tessera.watched_files import WatchedFiles
 
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 _REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
@@ -59,6 +60,7 @@ class GrpcServer:
 
     Attributes:
         port: The bound port, once started.
+        watched: Tokens and certificate, if there are any; they are read again when something asks them for a check now and then.
     """
 
     def __init__(self, settings: ServerSettings, services: Sequence[Service]) -> None:
@@ -71,8 +73,10 @@ class GrpcServer:
         self._publishing: asyncio.Task[None] | None = None
         self._drain = DrainInterceptor()
         self._server: CoreServer | None = None
+        self._tokens = TokensFile(settings.tokens_file) if settings.tokens_file else None
+        self._certificate = server_certificate(settings)
+        self.watched: list[WatchedFiles[Any]] = [files for files in (self._tokens, self._certificate) if files]
         self._interceptors = self._build_interceptors()
-        self._credentials = _credentials(settings)
 
     def set_serving(self, serving: bool) -> None:
         """Say in the health of all services whether calls are welcome; needs a running event loop."""
@@ -113,8 +117,8 @@ class GrpcServer:
     def _build_interceptors(self) -> list[grpc.aio.ServerInterceptor]:
         """Return the interceptors, outermost first: traces and metrics see the status that the errors interceptor sent."""
         interceptors: list[grpc.aio.ServerInterceptor] = [TraceInterceptor(), MetricsInterceptor(), ErrorInterceptor()]
-        if self._settings.tokens_file:
-            interceptors.append(AuthInterceptor(Tokens.load(self._settings.tokens_file), self._roles()))
+        if self._tokens:
+            interceptors.append(AuthInterceptor(self._tokens.find, self._roles()))
         return [*interceptors, DeadlineInterceptor(self._settings.default_timeout_s), self._drain]
 
     def _roles(self) -> dict[str, Role | None]:
@@ -138,24 +142,8 @@ class GrpcServer:
         host = self._settings.host
         address = f"[{host}]:{self._settings.port}" if ":" in host and not host.startswith("[") else f"{host}:{self._settings.port}"
         try:
-            if self._credentials is None:
+            if self._certificate is None:
                 return server.add_insecure_port(address)
-            return server.add_secure_port(address, self._credentials)
+            return server.add_secure_port(address, self._certificate.credentials())
         except RuntimeError as error:
             raise FailedPreconditionError(f"cannot listen on {address}: is the port taken? ({error})", field="port") from error
-
-
-def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
-    """Return TLS credentials, None to speak in the clear."""
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    client_ca = _read(settings.tls_client_ca, "tls_client_ca") if settings.tls_client_ca else None
-    pair = (_read(settings.tls_key, "tls_key"), _read(settings.tls_cert, "tls_cert"))
-    return grpc.ssl_server_credentials([pair], root_certificates=client_ca, require_client_auth=client_ca is not None)
-
-
-def _read(path: Path, field: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidArgumentError(f"cannot read {path}: {error.strerror}", field=field) from error

@@ -195,7 +195,8 @@ async def test_wrong_settings_are_refused_with_what_to_do(tmp_path: Path, option
 async def test_a_tokens_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     async with started(tmp_path, "--tokens-file", str(tmp_path / "missing")) as echo:
         assert await echo.ended() == 1
-        assert "cannot read the tokens file" in next(line["reason"] for line in echo.logs() if line["event"] == "cannot start")
+        reason = next(line["reason"] for line in echo.logs() if line["event"] == "cannot start")
+        assert f"cannot read {tmp_path}/missing: No such file" in reason
 
 
 async def test_metrics_are_served_beside_the_calls(tmp_path: Path) -> None:

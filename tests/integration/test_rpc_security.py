@@ -83,7 +83,7 @@ async def test_an_open_loopback_server_asks_nobody() -> None:
 
 
 async def test_a_wrong_tokens_file_keeps_the_server_from_starting(tmp_path: Path) -> None:
-    with pytest.raises(InvalidArgumentError, match="cannot read the tokens file"):
+    with pytest.raises(InvalidArgumentError, match=r"cannot read .*missing: No such file"):
         GrpcServer(ServerSettings(tokens_file=tmp_path / "missing"), [])
 
 

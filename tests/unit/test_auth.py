@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tessera.errors import InvalidArgumentError
-from tessera.rpc.auth import Role, Tokens, current_identity, hash_token
+from tessera.rpc.auth import Role, TokensFile, current_identity, hash_token
 
 
 def tokens_file(tmp_path: Path, text: str) -> Path:
@@ -14,7 +14,7 @@ def tokens_file(tmp_path: Path, text: str) -> Path:
 
 def test_a_token_is_found_by_its_digest(tmp_path: Path) -> None:
     text = f"# who may call\n\n{hash_token('a')} reader alice\n  # indented\n{hash_token('b').upper()} Operator bob\n"
-    tokens = Tokens.load(tokens_file(tmp_path, text))
+    tokens = TokensFile(tokens_file(tmp_path, text))
     alice, bob = tokens.find("a"), tokens.find("b")
     assert alice is not None and (alice.role, alice.identity) == (Role.READER, "alice")
     assert bob is not None and (bob.role, bob.identity) == (Role.OPERATOR, "bob")
@@ -41,16 +41,16 @@ def test_roles_include_the_ones_below() -> None:
 )
 def test_a_wrong_line_is_named_and_not_repeated(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message) as error:
-        Tokens.load(tokens_file(tmp_path, f"# tokens\n{line}\n"))
+        TokensFile(tokens_file(tmp_path, f"# tokens\n{line}\n"))
     assert error.value.field == "tokens_file"
     assert line.split(maxsplit=1)[0] not in error.value.message
 
 
 def test_a_file_without_tokens_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="holds no token"):
-        Tokens.load(tokens_file(tmp_path, "# nobody yet\n"))
-    with pytest.raises(InvalidArgumentError, match="cannot read the tokens file"):
-        Tokens.load(tmp_path / "missing")
+        TokensFile(tokens_file(tmp_path, "# nobody yet\n"))
+    with pytest.raises(InvalidArgumentError, match=r"cannot read .*missing: No such file"):
+        TokensFile(tmp_path / "missing")
 
 
 def test_outside_a_call_the_identity_is_anonymous() -> None:

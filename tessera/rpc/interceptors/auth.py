@@ -1,10 +1,10 @@
 """Who may call what: a bearer token stands for an identity with a role, and every method asks for a least role."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tessera.errors import UnauthenticatedError
-from tessera.rpc.auth import Role, Tokens, require, set_caller
+from tessera.rpc.auth import Grant, Role, require, set_caller
 from tessera.rpc.interceptors.base import Call, CallInterceptor, Context, Method
 
 
@@ -12,13 +12,13 @@ class AuthInterceptor(CallInterceptor):
     """Lets a call through if its token has the role that the method asks for.
 
     Args:
-        tokens: The known tokens.
+        find: Returns what a token stands for, None if it is not known.
         roles: Least role of every method by its path; None for those that are open to all.
     """
 
-    def __init__(self, tokens: Tokens, roles: Mapping[str, Role | None]) -> None:
+    def __init__(self, find: Callable[[str], Grant | None], roles: Mapping[str, Role | None]) -> None:
         super().__init__()
-        self._tokens = tokens
+        self._find = find
         self._roles = roles
 
     def around(self, method: Method, call: Call) -> Call:
@@ -38,7 +38,7 @@ class AuthInterceptor(CallInterceptor):
         scheme, _, token = header.partition(" ") if isinstance(header, str) else ("", "", "")
         if scheme.lower() != "bearer" or not token:
             raise UnauthenticatedError("this server wants a token: send the metadata `authorization: Bearer <token>`")
-        grant = self._tokens.find(token.strip())
+        grant = self._find(token.strip())
         if grant is None:
             raise UnauthenticatedError("this token is not known here")
         set_caller(grant)
