@@ -28,7 +28,7 @@ print(json.dumps(found))
 """
 ROW = re.compile(r"^ *\| *((?:`[a-z_]+(?:\{[a-z_,]+\})?`(?:, )?)+) *\|", re.MULTILINE)
 ENTRY = re.compile(r"`([a-z_]+)(?:\{([a-z_,]+)\})?`")
-OURS = re.compile(r"\b(?:inference|grpc_server|trainer|worker|job|process)_[a-z_]+\b")
+OURS = re.compile(r"\b(?:inference|grpc_server|trainer|worker|job|process|tls)_[a-z_]+\b")
 
 
 @pytest.fixture(scope="module")
