@@ -1,0 +1,115 @@
+"""Load on a stack: requests of both runtimes and queued ones, each repeated until it is answered, as a careful caller does."""
+
+import asyncio
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from tessera.api.inference.v1 import queued_pb2
+from tessera.client import Client
+from tessera.client.queued import FINISHED
+from tessera.errors import DeadlineExceededError, ResourceExhaustedError, TesseraError, UnavailableError
+from tests.compose.stack import PATIENCE_S, until
+
+T = TypeVar("T")
+
+RUNTIMES = ("onnxruntime", "torchserve")
+QUEUED_AT_ONCE = 3
+PAUSE_S = 0.02
+"""Between two requests of a caller: the load shall show what is lost, not how much the machine bears."""
+
+
+async def answered(ask: Callable[[], Awaitable[T]]) -> T:
+    """Return the answer, however often the server has to be asked for it."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return await ask()
+        except (UnavailableError, ResourceExhaustedError, DeadlineExceededError):
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.2)
+
+
+class Load:
+    """Asks from a thread of its own while the block runs; leaving it waits for the queued requests to end, and checks that none failed.
+
+    Args:
+        client: Makes a client of the stack.
+        model: With puzzle pieces for inputs; its champion is asked.
+        piece: An image file.
+
+    Attributes:
+        answers: Count of answers by kind: each runtime, and `queued`.
+        versions: Version and runtime of every answer, in their order.
+    """
+
+    def __init__(self, client: Callable[[], Client], model: str, piece: bytes) -> None:
+        self._client = client
+        self._model = model
+        self._piece = piece
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._ask()), name="load")
+        self._failures: list[str] = []
+        self.answers: Counter[str] = Counter()
+        self.versions: list[tuple[int, str]] = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.go_on()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+        if error is None:
+            assert self._failures == []
+
+    def go_on(self, count: int = 3) -> None:
+        """Wait until there are this many more answers of every kind."""
+        wanted = {kind: self.answers[kind] + count for kind in (*RUNTIMES, "queued")}
+        until(
+            lambda: self._failures or all(self.answers[kind] >= number for kind, number in wanted.items()),
+            f"no {count} more answers of every kind, but {dict(self.answers)}",
+        )
+        assert self._failures == []
+
+    async def _ask(self) -> None:
+        async with self._client() as client:
+            callers = [self._repeat(lambda runtime=runtime: self._predict(client, runtime)) for runtime in RUNTIMES]
+            await asyncio.gather(*callers, *(self._repeat(lambda: self._queue(client)) for _ in range(QUEUED_AT_ONCE)))
+
+    async def _repeat(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            while not self._stop.is_set():
+                await step()
+                await asyncio.sleep(PAUSE_S)
+        except (TesseraError, AssertionError) as error:
+            self._failures.append(f"{type(error).__name__}: {error}")
+
+    async def _predict(self, client: Client, runtime: str) -> None:
+        answer = await answered(lambda: client.inference.classify_cell(self._piece, self._model, top_k=1, runtime=runtime))
+        assert answer.answered_by.runtime == runtime
+        self.versions.append((answer.answered_by.version, runtime))
+        self.answers[runtime] += 1
+
+    async def _queue(self, client: Client) -> None:
+        inputs = {"image": np.zeros((4, 3, 64, 64), np.float32)}
+        key = uuid.uuid4().hex
+        submitted = await answered(lambda: client.queued.submit(inputs, self._model, idempotency_key=key))
+        ended = await answered(lambda: _end_of(client, submitted.inference.id))
+        assert ended.state == queued_pb2.INFERENCE_STATE_SUCCEEDED, ended.error
+        self.answers["queued"] += 1
+
+
+async def _end_of(client: Client, inference_id: str) -> queued_pb2.Inference:
+    async for inference in client.queued.watch(inference_id):
+        if inference.state in FINISHED:
+            return inference
+    raise UnavailableError("the stream ended early")
