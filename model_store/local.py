@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from model_store.store import BlobInfo, BlobRef
-from tessera.blob_files import VerifiedFile, Verifier, disk_errors, read_chunks, sync_folder
+from tessera.blob_files import VerifiedFile, Verifier, check_room, disk_errors, read_chunks, sync_folder
 from tessera.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, UnavailableError
 from tessera.names import check_sha256, is_sha256
 
@@ -35,6 +35,7 @@ class LocalStore:
         for folder in (self._blobs, self._uploads):
             if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
                 raise UnavailableError(f"the blob directory {str(folder)!r} is not writable")
+        check_room(self._root)
 
     def write(self, ref: BlobRef, chunks: Iterable[bytes]) -> None:
         """See `BlobStore.write`."""

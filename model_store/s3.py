@@ -6,7 +6,7 @@ exists, and every read is verified again.
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import BinaryIO, cast
 
@@ -16,10 +16,11 @@ from minio.commonconfig import CopySource
 from minio.datatypes import Upload
 from minio.error import MinioException
 
-from model_store.s3_errors import s3_errors
+from model_store.s3_errors import StoreFullError, s3_errors
 from model_store.store import BlobInfo, BlobRef
 from tessera.blob_files import CHUNK_BYTES, Verifier
-from tessera.errors import InvalidArgumentError, NotFoundError, TesseraError, UnavailableError
+from tessera.errors import InvalidArgumentError, NotFoundError, UnavailableError
+from tessera.fullness import Fullness
 from tessera.names import check_sha256, is_sha256, shown
 
 PART_BYTES = 8 << 20
@@ -42,47 +43,64 @@ class S3Store:
         secret_key: The key itself.
         region: With which requests are signed.
         secure: TLS or not.
+        public_endpoint: `host:port` for presigned URLs, where callers reach the same server by another name; empty for `endpoint`.
+        public_secure: TLS or not, at `public_endpoint`.
 
     Raises:
         InvalidArgumentError: One of these cannot be right.
     """
 
-    def __init__(self, bucket: str, *, endpoint: str, access_key: str, secret_key: str, region: str, secure: bool) -> None:
+    def __init__(
+        self,
+        bucket: str,
+        *,
+        endpoint: str,
+        access_key: str,
+        secret_key: str,
+        region: str,
+        secure: bool,
+        public_endpoint: str = "",
+        public_secure: bool = True,
+    ) -> None:
         if not _BUCKET.fullmatch(bucket):
             raise InvalidArgumentError(f"{shown(bucket)} is no bucket name; it takes 3 to 63 of a-z, 0-9, '.' and '-'", field="blob_store")
         if not access_key or not secret_key:
             raise InvalidArgumentError("an S3 store needs both an access key and a secret key", field="s3_access_key")
 
-        def client(timeout: urllib3.Timeout, tries: int) -> Minio:
+        def client(host: str, field: str, *, tls: bool, timeout: urllib3.Timeout, tries: int) -> Minio:
             # Every request may be repeated: what is stored under a digest is the same whoever writes it and how often.
             busy = [429, 500, 502, 503, 504]
             retries = urllib3.Retry(total=tries - 1, backoff_factor=0.2, status_forcelist=busy, allowed_methods=None)
             http = urllib3.PoolManager(timeout=timeout, retries=retries, maxsize=16)
             try:
-                return Minio(endpoint, access_key, secret_key, region=region, secure=secure, http_client=http)
+                return Minio(host, access_key, secret_key, region=region, secure=tls, http_client=http)
             except ValueError as error:
-                raise InvalidArgumentError(
-                    f"{shown(endpoint)} is no S3 endpoint ({error}); it takes host:port", field="s3_endpoint"
-                ) from None
+                raise InvalidArgumentError(f"{shown(host)} is no S3 endpoint ({error}); it takes host:port", field=field) from None
 
         self._bucket = bucket
-        self._client = client(urllib3.Timeout(connect=5.0, read=120.0), tries=_TRIES)
-        self._probe = client(urllib3.Timeout(connect=3.0, read=5.0), tries=1)
+        self._fullness = Fullness()
+        patient, hasty = urllib3.Timeout(connect=5.0, read=120.0), urllib3.Timeout(connect=3.0, read=5.0)
+        self._client = client(endpoint, "s3_endpoint", tls=secure, timeout=patient, tries=_TRIES)
+        self._probe = client(endpoint, "s3_endpoint", tls=secure, timeout=hasty, tries=1)
+        self._signer = self._client  # which sends nothing to sign a URL
+        if public_endpoint:
+            self._signer = client(public_endpoint, "s3_public_endpoint", tls=public_secure, timeout=hasty, tries=1)
 
     def check(self) -> None:
         """See `BlobStore.check`."""
         try:
             with s3_errors(f"bucket {self._bucket}"):
                 self._make_bucket()
-        except TesseraError as error:
+        except NotFoundError as error:
             raise UnavailableError(error.message) from error
+        self._fullness.check()
 
     def write(self, ref: BlobRef, chunks: Iterable[bytes]) -> None:
         """See `BlobStore.write`."""
         reader = _VerifiedReader(ref, chunks)
         if not ref.size_bytes:
             reader.read(0)  # the client reads nothing for an empty object
-        with s3_errors(self._bucket):
+        with self._writing():
             # The reader refuses wrong bytes together with the last part, so that the client aborts and the key never exists. One part
             # at a time: the client's threads are lost when the reader raises.
             source = cast(BinaryIO, reader)
@@ -116,7 +134,7 @@ class S3Store:
     def presign_upload(self, upload_id: str, expires: timedelta) -> str | None:
         """See `BlobStore.presign_upload`."""
         with s3_errors(self._bucket):
-            return self._client.presigned_put_object(self._bucket, _sent_key(upload_id), expires)
+            return self._signer.presigned_put_object(self._bucket, _sent_key(upload_id), expires)
 
     def complete_upload(self, upload_id: str, ref: BlobRef) -> None:
         """See `BlobStore.complete_upload`.
@@ -134,7 +152,7 @@ class S3Store:
         try:
             for _ in self._read(taken, f"upload {upload_id}", Verifier(ref.sha256, ref.size_bytes, error=InvalidArgumentError)):
                 pass
-            with s3_errors(self._bucket):
+            with self._writing():
                 self._client.copy_object(self._bucket, _key(ref.sha256), CopySource(self._bucket, taken))
         finally:
             self._remove(taken)
@@ -142,7 +160,7 @@ class S3Store:
     def presign_download(self, sha256: str, expires: timedelta) -> str | None:
         """See `BlobStore.presign_download`."""
         with s3_errors(self._bucket):
-            return self._client.presigned_get_object(self._bucket, _key(sha256), expires)
+            return self._signer.presigned_get_object(self._bucket, _key(sha256), expires)
 
     def delete_uploads(self, older_than: datetime, *, dry_run: bool) -> int:
         """See `BlobStore.delete_uploads`."""
@@ -161,6 +179,16 @@ class S3Store:
         """Yield the uploads in parts that a killed process left; the client has no public way to list them."""
         with suppress(NotFoundError), s3_errors(_UPLOADS):  # not found: so some servers say that there is none
             yield from self._client._list_multipart_uploads(self._bucket).uploads
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn errors of the client into domain errors, and remember that the store is full."""
+        try:
+            with s3_errors(self._bucket):
+                yield
+        except StoreFullError as error:
+            self._fullness.found(error)
+            raise
 
     def _make_bucket(self) -> None:
         if self._probe.bucket_exists(self._bucket):

@@ -8,10 +8,14 @@ from http import HTTPStatus
 import urllib3
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 
-from tessera.errors import FailedPreconditionError, NotFoundError, ResourceExhaustedError, TesseraError, UnavailableError
+from tessera.errors import NotFoundError, ResourceExhaustedError, TesseraError, UnavailableError
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _FULL = {"QuotaExceeded", "XMinioStorageFull", "InsufficientCapacity"}
+
+
+class StoreFullError(ResourceExhaustedError):
+    """The store itself says so; limits of callers are other errors."""
 
 
 @contextmanager
@@ -23,9 +27,8 @@ def s3_errors(what: str) -> Iterator[None]:
 
     Raises:
         NotFoundError: It does not exist.
-        FailedPreconditionError: The keys are wrong or do not allow it.
-        ResourceExhaustedError: The store is full.
-        UnavailableError: The store or its bucket cannot be reached.
+        StoreFullError: The store is full.
+        UnavailableError: The store or its bucket cannot be reached, or refuses the keys: a caller can only wait until a person mends that.
     """
     try:
         yield
@@ -43,11 +46,11 @@ def _answered(error: MinioException, what: str) -> TesseraError:
     if status == HTTPStatus.NOT_FOUND:
         return NotFoundError(f"{what} is not stored")
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return FailedPreconditionError(
+        return UnavailableError(
             f"the S3 store refused the access ({code or status}); check the access key, the secret key, and what they may do in the bucket"
         )
     if status == HTTPStatus.INSUFFICIENT_STORAGE or code in _FULL:
-        return ResourceExhaustedError(f"the S3 store is full ({code or status}); free some space and try again")
+        return StoreFullError(f"the S3 store is full ({code or status}); free some space and try again")
     return UnavailableError(f"the S3 store failed ({code or status}); look into its logs")
 
 

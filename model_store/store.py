@@ -33,7 +33,12 @@ class BlobStore(Protocol):
     """Keeps immutable blobs under their digest."""
 
     def check(self) -> None:
-        """Make sure that the store can be used; makes its directory or bucket if missing. Raises UnavailableError."""
+        """Make sure that the store can be used; makes its directory or bucket if missing.
+
+        Raises:
+            UnavailableError: It cannot be reached, or does not let us in.
+            ResourceExhaustedError: It is full.
+        """
 
     def write(self, ref: BlobRef, chunks: Iterable[bytes]) -> None:
         """Store a blob, all or nothing, in constant memory. A blob that is there already is written anew, which heals it.

@@ -20,6 +20,9 @@ CHUNK_BYTES = 1 << 20
 MAX_BLOB_BYTES = 2 << 30
 """Largest blob, bytes."""
 
+LEAST_ROOM_BYTES = 256 << 10
+"""A volume with less room is full for all that we write."""
+
 OnProgress = Callable[[int, int], None]
 """Called with the bytes moved so far and the bytes in all, from any thread; begins anew after a broken connection."""
 
@@ -177,6 +180,22 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_room(folder: Path) -> None:
+    """Return if there is room on the volume of a folder.
+
+    Raises:
+        ResourceExhaustedError: There is none.
+        UnavailableError: The filesystem fails.
+    """
+    with disk_errors():
+        volume = os.statvfs(folder)
+    free_bytes = volume.f_bavail * volume.f_frsize
+    if free_bytes < LEAST_ROOM_BYTES:
+        raise ResourceExhaustedError(f"no space left at {str(folder)!r}: {free_bytes} bytes are free; free some")
+    if volume.f_files and not volume.f_favail:  # some filesystems do not count files
+        raise ResourceExhaustedError(f"no space left at {str(folder)!r}: it can hold no more files; remove some")
 
 
 @contextmanager

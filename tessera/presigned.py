@@ -5,19 +5,46 @@ from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import urlsplit
 
+import structlog
 import urllib3
 
 from tessera.blob_files import CHUNK_BYTES, BlobRef, VerifiedFile
-from tessera.errors import FailedPreconditionError, NotFoundError, ResourceExhaustedError, UnavailableError
+from tessera.errors import NotFoundError, ResourceExhaustedError, UnavailableError
+
+log = structlog.get_logger()
 
 Tell = Callable[[int], None]
 """Told the bytes moved so far, from 0 again after a broken connection; may raise to end the transfer."""
 
-_TIMEOUT = urllib3.Timeout(connect=10.0, read=60.0)
+_AVOIDED_S = 300.0
+_TIMEOUT = urllib3.Timeout(connect=5.0, read=60.0)
 _TRIES = 4
 _BACKOFF_S = 0.25
 _BUSY = frozenset({429, 500, 502, 503, 504})
+_NO_CONNECTION = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError, urllib3.exceptions.SSLError)
+
+
+class UnreachableHostError(UnavailableError):
+    """No connection to the host of a URL: nothing was moved. The registry can still stream what it would have moved."""
+
+
+class AvoidedHosts:
+    """Hosts of presigned URLs that could not be reached, each for five minutes: a network may change, or a store come back."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+
+    def __contains__(self, url: str) -> bool:
+        """Tell whether the host of a URL was found to be unreachable."""
+        return self._until.get(urlsplit(url).netloc, 0.0) > time.monotonic()
+
+    def add(self, url: str, reason: str) -> None:
+        """Avoid the host of a URL from now on."""
+        host = urlsplit(url).netloc
+        self._until[host] = time.monotonic() + _AVOIDED_S
+        log.info("the object store cannot be reached from here, the registry streams its blobs", host=host, reason=reason)
 
 
 def put_url(url: str, file: BinaryIO, size_bytes: int, tell: Tell) -> None:
@@ -30,7 +57,8 @@ def put_url(url: str, file: BinaryIO, size_bytes: int, tell: Tell) -> None:
         tell: See `Tell`.
 
     Raises:
-        UnavailableError: The store cannot be reached, or is busy, after several tries.
+        UnreachableHostError: No connection to its host.
+        UnavailableError: The store breaks off, or is busy, in several tries.
         FailedPreconditionError: It refuses the URL, for example because it has expired.
         ResourceExhaustedError: It is full.
     """
@@ -54,7 +82,8 @@ def get_url(url: str, ref: BlobRef, destination: Path, tell: Tell) -> None:
 
     Raises:
         DataLossError: The bytes are not the promised ones.
-        UnavailableError: The store cannot be reached, or is busy, after several tries; the destination's disk fails.
+        UnreachableHostError: No connection to its host.
+        UnavailableError: The store breaks off, or is busy, in several tries; the destination's disk fails.
         FailedPreconditionError: It refuses the URL, for example because it has expired.
         NotFoundError: The object is gone.
         ResourceExhaustedError: The destination's disk is full.
@@ -115,8 +144,10 @@ def _retry(step: Callable[[], int]) -> None:
             time.sleep(_BACKOFF_S * 2**attempt)
         try:
             status = step()
+        except _NO_CONNECTION as error:
+            raise UnreachableHostError(f"the object store cannot be reached: {error}") from error
         except urllib3.exceptions.HTTPError as error:
-            problem = f"the object store cannot be reached: {error}"
+            problem = f"the object store breaks off: {error}"
             continue
         if status not in _BUSY:
             return _check_status(status)
@@ -133,6 +164,7 @@ def _check_status(status: int) -> None:
         case HTTPStatus.INSUFFICIENT_STORAGE:
             raise ResourceExhaustedError("the object store is full; free some space and try again")
         case _:
-            raise FailedPreconditionError(
-                f"the object store refused the presigned URL (status {status}); if it has expired, ask for another"
+            # Asking the registry again brings another URL, made with the keys that it has then.
+            raise UnavailableError(
+                f"the object store refused the presigned URL (status {status}); it has expired, or the registry's S3 keys are wrong"
             )

@@ -24,7 +24,7 @@ from services.inference.runtimes.runtime import RuntimeOptions
 from services.inference.served import ServedModel, ServedTask
 from tessera.api.registry.v1 import registry_pb2
 from tessera.client.registry import RegistryClient
-from tessera.errors import DataLossError, FailedPreconditionError, TesseraError, UnavailableError
+from tessera.errors import DataLossError, FailedPreconditionError, ResourceExhaustedError, TesseraError, UnavailableError
 from tessera.tensors import Array
 
 log = structlog.get_logger()
@@ -74,8 +74,9 @@ class Loader:
             NotFoundError: There is no such version, or one of its files is not in the store.
             FailedPreconditionError: It is deleted, this server cannot serve it, or it does not answer its golden example.
             DataLossError: Its manifest or a file is not what was registered.
-            ResourceExhaustedError: There is not enough memory, or no room on the disk.
-            UnavailableError: The registry cannot be reached, no runtime of the version works now, or loading takes too long.
+            ResourceExhaustedError: There is not enough memory.
+            UnavailableError: The registry cannot be reached, there is no room on the disk, no runtime of the version works now, or loading
+                takes too long.
         """
         version = await self._registry.get_version(model, version=number)
         manifest = self._check(version)
@@ -129,10 +130,12 @@ class Loader:
             }
 
     async def _fetch(self, manifest: Manifest, wanted: Sequence[FileEntry]) -> VersionFiles:
-        """Fetch files of a version; UnavailableError if that takes too long."""
+        """Fetch files of a version; UnavailableError if that takes too long, or finds no room, of which there may be more later."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await materialize(self._registry.stub, manifest, self._cache_dir, wanted)
+                return await materialize(self._registry.transfers, manifest, self._cache_dir, wanted)
+        except ResourceExhaustedError as error:
+            raise UnavailableError(f"the version's files find no room in the cache directory: {error.message}") from error
         except TimeoutError as error:
             raise UnavailableError(
                 f"the version's files of {sum(file.size_bytes for file in wanted):,} bytes were not here within {self._timeout_s:g} s "

@@ -99,7 +99,7 @@ class Pool:
         await self._loader.close()
 
     async def check(self) -> None:
-        """Raise UnavailableError until the registry was read once and everything that it named then is loaded or has failed."""
+        """Raise UnavailableError while no version can answer though the registry names some, or they are loaded for the first time."""
         if not self._catalogue.caught_up:
             raise UnavailableError("the registry has not been read yet")
         first = (slot for slot in self._slots.values() if slot.state is State.LOADING and slot.attempt == 1)
@@ -107,6 +107,10 @@ class Pool:
         if loading and not self._ready:
             raise UnavailableError(f"loading {', '.join(loading)}")
         self._ready = True
+        interrupted = [slot for slot in self._slots.values() if slot.interruption]
+        if interrupted and not self._active:
+            slot = interrupted[0]
+            raise UnavailableError(f"no version answers; {slot.model} version {slot.version}: {slot.interruption}")
 
     async def find(self, selector: ModelSelector) -> ServedModel:
         """Return the version that a request asks for; load it first if it is asked for by number.
@@ -263,7 +267,8 @@ class Pool:
         if slot.served:
             self._activate(slot, slot.served)
         elif slot.error:
-            log.error("version refused", model=slot.model, version=slot.version, reason=slot.error.message)
+            if slot.error.message != slot.trouble:  # not with every try
+                log.error("version refused", model=slot.model, version=slot.version, reason=slot.error.message)
             self._spawn(self._loader.prune())
             if is_interruption(slot.error):
                 self._spawn(self._retry(slot))
@@ -287,7 +292,8 @@ class Pool:
             self._load_again(slot)
 
     def _load_again(self, slot: Slot) -> None:
-        again = Slot(slot.model, slot.version, on_demand=slot.on_demand, attempt=slot.attempt + 1, created=slot.created)
+        trouble = slot.error.message if slot.error else ""
+        again = Slot(slot.model, slot.version, slot.on_demand, attempt=slot.attempt + 1, trouble=trouble, created=slot.created)
         self._slots[slot.model, slot.version] = again
         self._spawn(self._load(again))
 

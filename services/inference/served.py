@@ -16,6 +16,7 @@ from services.inference.metrics import ModelMetrics
 from services.inference.options import CallOptions
 from services.inference.runtimes.runtime import Tensors
 from services.inference.statistics import Statistics
+from tessera.client.calls import is_interruption
 from tessera.errors import TesseraError
 from tessera.tensors import Array
 
@@ -133,6 +134,7 @@ class Slot:
         version: Its number.
         on_demand: Whether a request asked for exactly this version.
         attempt: 1 for the first try to load it.
+        trouble: What the try before this one ran into; empty for the first.
         state: Its stage.
         served: What answers; set once READY.
         error: Why it FAILED.
@@ -146,6 +148,7 @@ class Slot:
     version: int
     on_demand: bool = False
     attempt: int = 1
+    trouble: str = ""
     state: State = State.LOADING
     served: ServedModel | None = None
     error: TesseraError | None = None
@@ -166,6 +169,13 @@ class Slot:
     def failed_within(self, seconds: float) -> bool:
         """Tell whether it FAILED, and not longer ago than this."""
         return self.error is not None and time.monotonic() - self.finished <= seconds
+
+    @property
+    def interruption(self) -> str:
+        """What keeps it from being loaded although that may pass, now or until it is tried again; empty if nothing does."""
+        if self.error is not None:
+            return self.error.message if is_interruption(self.error) else ""
+        return self.trouble if self.state is State.LOADING else ""
 
     @property
     def last_used(self) -> float:

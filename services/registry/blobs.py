@@ -6,9 +6,11 @@ upload is told "it is stored already", and no version is made, of a blob that is
 
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
@@ -18,9 +20,18 @@ from model_store.store import BlobInfo, BlobRef, BlobStore
 from services.registry.changes import changing
 from services.registry.tables import BlobTouch
 from tessera.api.registry.v1 import registry_pb2 as pb
-from tessera.errors import DataLossError, FailedPreconditionError, InvalidArgumentError, NotFoundError, UnavailableError
+from tessera.errors import (
+    DataLossError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from tessera.names import check_sha256
 from tessera.times import Clock, now, to_timestamp
+
+log = structlog.get_logger()
 
 URL_LIFETIME = timedelta(hours=1)
 """How long a presigned URL works."""
@@ -54,12 +65,14 @@ class Blobs:
 
     def write(self, ref: BlobRef, chunks: Iterable[bytes]) -> None:
         """Store a blob, all or nothing. Raises what `BlobStore.write` and `chunks` raise."""
-        self._store.write(ref, chunks)
+        with _want_of_room_logged(ref):
+            self._store.write(ref, chunks)
         self._keep(ref)
 
     def complete_upload(self, upload_id: str, ref: BlobRef) -> None:
         """Verify and store what was sent to a presigned URL. Raises what `BlobStore.complete_upload` raises."""
-        self._store.complete_upload(upload_id, ref)
+        with _want_of_room_logged(ref):
+            self._store.complete_upload(upload_id, ref)
         self._keep(ref)
 
     def locate(self, sha256: str) -> pb.GetDownloadResponse:
@@ -128,6 +141,16 @@ def verify(store: BlobStore, file: FileEntry) -> None:
         raise InvalidArgumentError(error.message, field=field) from error
     except DataLossError as error:
         raise DataLossError(f"{file.path}: {error.message}", field=field) from error
+
+
+@contextmanager
+def _want_of_room_logged(ref: BlobRef) -> Iterator[None]:
+    """Tell the operator what only the caller would hear of: there may be room for everything else."""
+    try:
+        yield
+    except ResourceExhaustedError as error:
+        log.warning("no room for a blob", sha256=ref.sha256, size_bytes=ref.size_bytes, reason=error.message)
+        raise
 
 
 def _check_size(info: BlobInfo, ref: BlobRef) -> None:
