@@ -1,15 +1,9 @@
 """Real processes: readiness, signals, the order in which things stop."""
 
 import asyncio
-import json
-import os
 import signal
-import sys
 import urllib.request
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -22,47 +16,8 @@ from tessera.rpc.status import rpc_errors
 from tessera.settings import ClientSettings
 from tessera.stack.checks import check_metrics
 from tests.fixtures.echo import FIRST, KINDS, NAME, call
+from tests.fixtures.echo_program import EchoProcess, started
 from tests.fixtures.waiting import until
-
-ROOT = Path(__file__).parents[2]
-
-
-class EchoProcess:
-    """The process of tests.fixtures.echo_process."""
-
-    def __init__(self, process: asyncio.subprocess.Process, directory: Path) -> None:
-        self.process = process
-        self.directory = directory
-
-    def logs(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.directory / "log").read_text().splitlines() if line.startswith("{")]
-
-    def events(self) -> list[str]:
-        path = self.directory / "events"
-        return path.read_text().split() if path.exists() else []
-
-    def logged(self, event: str) -> Callable[[], bool]:
-        return lambda: any(line["event"] == event for line in self.logs())
-
-    async def ready(self) -> dict[str, Any]:
-        await until(lambda: self.logged("ready")() or self.process.returncode is not None)
-        return next(line for line in self.logs() if line["event"] == "ready")
-
-    async def ended(self) -> int:
-        return await asyncio.wait_for(self.process.wait(), 30)
-
-
-@asynccontextmanager
-async def started(directory: Path, *options: str) -> AsyncIterator[EchoProcess]:
-    with (directory / "log").open("wb") as log:
-        command = [sys.executable, "-W", "error", "-m", "tests.fixtures.echo_process", str(directory), *options]
-        process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stderr=log, env={**os.environ, "ECHO_LOG_LEVEL": "DEBUG"})
-        try:
-            yield EchoProcess(process, directory)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
 
 
 def send(echo: EchoProcess, number: signal.Signals) -> None:
