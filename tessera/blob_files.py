@@ -182,8 +182,8 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def check_room(folder: Path) -> None:
-    """Return if there is room on the volume of a folder.
+def check_room(folder: Path, least_bytes: int = LEAST_ROOM_BYTES) -> None:
+    """Return if there is room for this many bytes on the volume of a folder.
 
     Raises:
         ResourceExhaustedError: There is none.
@@ -192,8 +192,8 @@ def check_room(folder: Path) -> None:
     with disk_errors():
         volume = os.statvfs(folder)
     free_bytes = volume.f_bavail * volume.f_frsize
-    if free_bytes < LEAST_ROOM_BYTES:
-        raise ResourceExhaustedError(f"no space left at {str(folder)!r}: {free_bytes} bytes are free; free some")
+    if free_bytes < least_bytes:
+        raise ResourceExhaustedError(f"no space left at {str(folder)!r}: {free_bytes:,} of {least_bytes:,} bytes are free; free some")
     if volume.f_files and not volume.f_favail:  # some filesystems do not count files
         raise ResourceExhaustedError(f"no space left at {str(folder)!r}: it can hold no more files; remove some")
 

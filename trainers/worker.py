@@ -22,7 +22,7 @@ from tessera.client.registry import RegistryClient
 from tessera.client.trainer import FINISHED, TrainerClient
 from tessera.errors import FailedPreconditionError, NotFoundError, StaleFenceError, TesseraError, UnavailableError
 from tessera.lifecycle import launch, run
-from tessera.queue import Delivery, WorkQueue, connect, training_queue
+from tessera.queue import Delivery, WorkQueue, check_redis, connect, training_queue
 from tessera.rpc.channel import open_channel
 from trainers.attempt import Attempt, ChildPolicy, Outcome
 from trainers.lineage import fill_in_defaults
@@ -63,6 +63,7 @@ class Worker:
         self._attempt: Attempt | None = None
         self._stopping = False
         self._unready = "the trainer does not know this worker yet"
+        self._trouble = ""
 
     async def start(self) -> None:
         """Learn what can be trained and begin to work; raises FailedPreconditionError if that cannot be learnt."""
@@ -90,9 +91,11 @@ class Worker:
             await channel.close()
 
     async def check(self) -> None:
-        """Raise UnavailableError until the trainer knows this worker."""
+        """Raise a TesseraError until the trainer knows this worker, and while Redis is away or there is no room to work in."""
         if self._unready:
             raise UnavailableError(self._unready)
+        await asyncio.to_thread(self._workspace.check)
+        await check_redis(self._redis)
 
     async def _run(self) -> None:
         response = await self._join()
@@ -126,8 +129,11 @@ class Worker:
         """Run a step; whatever goes wrong in it, the worker goes on after a pause."""
         try:
             await step()
+            self._trouble = ""
         except TesseraError as error:
-            log.warning("cannot work now, will try again", reason=error.message)
+            if error.message != self._trouble:  # once, not with every step
+                log.warning("cannot work now, will try again", reason=error.message)
+            self._trouble = error.message
             await asyncio.sleep(pause_s(3))
         except Exception:
             log.exception("unexpected error, going on")
@@ -146,6 +152,7 @@ class Worker:
                 log.debug("cannot announce families", reason=error.message)
 
     async def _take_one(self, queue: WorkQueue, block_s: float) -> None:
+        await asyncio.to_thread(self._workspace.check)  # a job that finds no room is better left to another worker
         delivery = await queue.take(self._settings.name, block_s)
         if delivery is None or self._stopping:
             return

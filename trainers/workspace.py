@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from tessera.blob_files import disk_errors
+from tessera.blob_files import check_room, disk_errors
 from tessera.names import check_name
+
+LEAST_ROOM_BYTES = 64 << 20
+"""What a job needs at the very least for its inputs and checkpoints."""
 
 _CHECKPOINT = re.compile(r"epoch=(\d+)\.ckpt")
 _ATTEMPT = re.compile(r"attempt-(\d+)")
@@ -32,10 +35,15 @@ class Workspace:
         with disk_errors():
             self._jobs.mkdir(parents=True, exist_ok=True)
 
+    def check(self) -> None:
+        """Raise ResourceExhaustedError if there is no room, UnavailableError if the disk fails."""
+        check_room(self._jobs, LEAST_ROOM_BYTES)
+
     def begin_attempt(self, job_id: str, number: int) -> Path:
-        """Make the directory of an attempt and return it."""
+        """Make the directory of an attempt and return it. Raises what `check` does."""
         directory = self._job(job_id) / f"attempt-{number}"
-        directory.mkdir(parents=True, exist_ok=True)
+        with disk_errors():
+            directory.mkdir(parents=True, exist_ok=True)
         return directory
 
     def input_file(self, job_id: str, sha256: str) -> Path:
