@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from opentelemetry.trace import SpanKind
 from prometheus_client import Counter
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -70,7 +71,9 @@ class WorkQueue:
 
     async def add(self, fields: Mapping[str, str]) -> str:
         """Add an entry together with the current trace context; returns its id."""
-        return str(await self._reached(lambda: self._redis.xadd(self.stream, {**fields, **telemetry.inject()})))
+        attributes = {"messaging.system": "redis", "messaging.destination.name": self.stream}
+        with telemetry.tracer.start_as_current_span("queue publish", kind=SpanKind.PRODUCER, attributes=attributes):
+            return str(await self._reached(lambda: self._redis.xadd(self.stream, {**fields, **telemetry.inject()})))
 
     async def take(self, consumer: str, block_s: float) -> Delivery | None:
         """Take an entry: first one whose lease has passed, else a new one, waiting up to `block_s` seconds (> 0) for it."""

@@ -3,9 +3,10 @@
 A trace follows a request through gRPC metadata and through the fields of Redis messages, both in the W3C format (`traceparent`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-from opentelemetry import trace
+from opentelemetry import context, trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -18,8 +19,6 @@ from tessera.errors import FailedPreconditionError, InvalidArgumentError
 tracer = trace.get_tracer("tessera")
 
 _propagator = TraceContextTextMapPropagator()
-_EXPORT_TIMEOUT_S = 3
-"""A collector that is away must not hold up the end of a process for long."""
 
 
 def setup(name: str, otlp_endpoint: str | None, sample_ratio: float = 1.0) -> None:
@@ -37,11 +36,12 @@ def setup(name: str, otlp_endpoint: str | None, sample_ratio: float = 1.0) -> No
     sampler = ParentBased(TraceIdRatioBased(sample_ratio)) if otlp_endpoint else ALWAYS_OFF
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}), sampler=sampler, shutdown_on_exit=False)
     if otlp_endpoint:
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+        from tessera.span_export import QuietExporter
+
         try:
-            exporter = OTLPSpanExporter(endpoint=otlp_endpoint, timeout=_EXPORT_TIMEOUT_S)
+            exporter = QuietExporter(otlp_endpoint)
         except ValueError as error:
             raise InvalidArgumentError(f"the OTLP endpoint {otlp_endpoint!r} is no URL: {error}", field="otlp_endpoint") from error
         provider.add_span_processor(BatchSpanProcessor(exporter))
@@ -66,6 +66,16 @@ def extract(carrier: Mapping[str, object]) -> Context:
     """Return the trace context that a message brought: the `context` of a new span. Fields that are no trace context are ignored."""
     fields = {key: value for key in _propagator.fields if isinstance(value := carrier.get(key), str)}
     return _propagator.extract(fields, Context())
+
+
+@contextmanager
+def continued(carrier: Mapping[str, object]) -> Iterator[None]:
+    """Let what is done in this block belong to the trace that a message or a row brought."""
+    token = context.attach(extract(carrier))
+    try:
+        yield
+    finally:
+        context.detach(token)
 
 
 class MetricsServer:

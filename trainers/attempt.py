@@ -15,6 +15,7 @@ from tessera.api.trainer.v1 import trainer_pb2, worker_pb2
 from tessera.blobs import BlobRef
 from tessera.client.registry import RegistryClient
 from tessera.errors import InvalidArgumentError, NotFoundError, StaleFenceError, TesseraError
+from tessera.telemetry import tracer
 from trainers.experiment import ExperimentLog
 from trainers.metrics import EpochTimes
 from trainers.patience import patiently
@@ -126,13 +127,14 @@ class Attempt:
         await asyncio.to_thread(self._write_job, directory, inputs)
         writing = asyncio.create_task(self._experiment.write())
         try:
-            ending = await supervise(
-                self._child.command,
-                directory,
-                self._on_message,
-                stall_timeout_s=self._child.stall_timeout_s,
-                stop_grace_s=self._child.stop_grace_s,
-            )
+            with tracer.start_as_current_span("train", attributes={"tessera.job.id": self._job.id, "tessera.attempt": self._number}):
+                ending = await supervise(
+                    self._child.command,
+                    directory,
+                    self._on_message,
+                    stall_timeout_s=self._child.stall_timeout_s,
+                    stop_grace_s=self._child.stop_grace_s,
+                )
             await self._reporter.flush()
             if ending.error:
                 return Outcome(PERMANENT if ending.permanent else RETRYABLE, ending.error)

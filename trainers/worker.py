@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from google.protobuf import json_format
+from opentelemetry.trace import SpanKind
 
 from tessera import telemetry
 from tessera.api.trainer.v1 import trainer_pb2, worker_pb2
@@ -156,7 +157,8 @@ class Worker:
         delivery = await queue.take(self._settings.name, block_s)
         if delivery is None or self._stopping:
             return
-        with telemetry.tracer.start_as_current_span("train job", context=telemetry.extract(delivery.fields)):
+        caller = telemetry.extract(delivery.fields)
+        with telemetry.tracer.start_as_current_span("train job", context=caller, kind=SpanKind.CONSUMER):
             if "job_id" in delivery.fields:
                 await self._handle(queue, delivery)
             else:

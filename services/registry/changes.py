@@ -15,6 +15,7 @@ from services.registry.tables import Counter, Event
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.errors import FailedPreconditionError
 from tessera.sql import reading, writing
+from tessera.telemetry import inject
 from tessera.times import to_timestamp
 
 
@@ -38,16 +39,17 @@ def next_revision(session: Session) -> int:
 
 
 def record(session: Session, model: str, event: pb.WatchResponse, *, revision: int, time: int) -> None:
-    """Write down what happened at a revision, as Watch will tell it.
+    """Write down what happened at a revision, as Watch will tell it, with the trace of the call that made the change.
 
     Args:
         model: Name of the model that changed.
-        event: With the one field that says what happened; revision and time are filled in here.
+        event: With the one field that says what happened; the others are filled in here.
         revision: From `next_revision`.
         time: Microseconds.
     """
     event.revision = revision
     event.time.CopyFrom(to_timestamp(time))
+    event.traceparent = inject().get("traceparent", "")
     session.add(Event(revision=revision, model=model, payload=event.SerializeToString()))
 
 

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 import structlog
-from opentelemetry import context
 
 from services.trainer import metrics
 from services.trainer.attempts import Attempts
@@ -91,18 +90,16 @@ class Dispatcher(Reconciler):
     async def _dispatch(self) -> None:
         for task in await asyncio.to_thread(self._outbox.list_to_dispatch):
             queue = self._queue_of(task.family)
-            token = context.attach(telemetry.extract(task.trace))
-            try:
+            with telemetry.continued(task.trace):
                 entry_id = await queue.add({"job_id": task.job_id})
-            finally:
-                context.detach(token)
             if not await asyncio.to_thread(self._outbox.set_dispatched, task, entry_id):
                 await queue.ack(entry_id)
 
     async def _settle(self) -> None:
         for task in await asyncio.to_thread(self._outbox.list_ending):
             try:
-                version = await self._registry.settle(task)
+                with telemetry.continued(task.trace):
+                    version = await self._registry.settle(task)
             except (StaleFenceError, FailedPreconditionError) as error:  # it knows another story than we do
                 log.warning("the registry cannot say what came of the job", job=task.job_id, reason=error.message)
                 version = 0

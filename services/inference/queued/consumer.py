@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import structlog
+from opentelemetry.trace import SpanKind
 
 from services.inference.options import CallOptions
 from services.inference.queued.attempts import Attempts, Claim, Result
@@ -149,7 +150,8 @@ class Consumer:
             return
         log.info("attempt begins", inference=inference_id, attempt=claim.number)
         self._changes.tell(inference_id)
-        with telemetry.tracer.start_as_current_span("queued inference", context=telemetry.extract(delivery.fields)):
+        caller = telemetry.extract(delivery.fields)
+        with telemetry.tracer.start_as_current_span("queued inference", context=caller, kind=SpanKind.CONSUMER):
             try:
                 await self._attempt(claim, partial(queue.renew, delivery))
             except StaleFenceError as error:

@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 import structlog
-from opentelemetry import context
 
 from services.inference.options import Priority
 from services.inference.queued import metrics
@@ -95,11 +94,8 @@ class Dispatcher(Reconciler):
     async def _dispatch(self) -> None:
         for task in await asyncio.to_thread(self._outbox.list_to_dispatch):
             queue = self._queues[task.priority]
-            token = context.attach(telemetry.extract(task.trace))
-            try:
+            with telemetry.continued(task.trace):
                 entry_id = await queue.add({"inference_id": task.inference_id})
-            finally:
-                context.detach(token)
             if not await asyncio.to_thread(self._outbox.set_dispatched, task, entry_id):
                 await queue.ack(entry_id)
 

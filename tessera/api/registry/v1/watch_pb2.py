@@ -29,7 +29,7 @@ from tessera.api.registry.v1 import rollouts_pb2 as tessera_dot_api_dot_registry
 from tessera.api.registry.v1 import versions_pb2 as tessera_dot_api_dot_registry_dot_v1_dot_versions__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tessera/api/registry/v1/watch.proto\x12\x17tessera.api.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%tessera/api/registry/v1/aliases.proto\x1a$tessera/api/registry/v1/models.proto\x1a&tessera/api/registry/v1/rollouts.proto\x1a&tessera/api/registry/v1/versions.proto\"5\n\x0cWatchRequest\x12\x16\n\x0esince_revision\x18\x01 \x01(\x03\x12\r\n\x05model\x18\x02 \x01(\t\"\x9f\x03\n\rWatchResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\rmodel_changed\x18\x03 \x01(\x0b\x32\x1e.tessera.api.registry.v1.ModelH\x00\x12\x17\n\rmodel_deleted\x18\x04 \x01(\tH\x00\x12;\n\x0fversion_changed\x18\x05 \x01(\x0b\x32 .tessera.api.registry.v1.VersionH\x00\x12>\n\x0fversion_deleted\x18\x06 \x01(\x0b\x32#.tessera.api.registry.v1.VersionRefH\x00\x12=\n\ralias_changed\x18\x07 \x01(\x0b\x32$.tessera.api.registry.v1.AliasChangeH\x00\x12;\n\x0frollout_changed\x18\x08 \x01(\x0b\x32 .tessera.api.registry.v1.RolloutH\x00\x42\x07\n\x05\x65ventb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tessera/api/registry/v1/watch.proto\x12\x17tessera.api.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%tessera/api/registry/v1/aliases.proto\x1a$tessera/api/registry/v1/models.proto\x1a&tessera/api/registry/v1/rollouts.proto\x1a&tessera/api/registry/v1/versions.proto\"5\n\x0cWatchRequest\x12\x16\n\x0esince_revision\x18\x01 \x01(\x03\x12\r\n\x05model\x18\x02 \x01(\t\"\xb4\x03\n\rWatchResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\rmodel_changed\x18\x03 \x01(\x0b\x32\x1e.tessera.api.registry.v1.ModelH\x00\x12\x17\n\rmodel_deleted\x18\x04 \x01(\tH\x00\x12;\n\x0fversion_changed\x18\x05 \x01(\x0b\x32 .tessera.api.registry.v1.VersionH\x00\x12>\n\x0fversion_deleted\x18\x06 \x01(\x0b\x32#.tessera.api.registry.v1.VersionRefH\x00\x12=\n\ralias_changed\x18\x07 \x01(\x0b\x32$.tessera.api.registry.v1.AliasChangeH\x00\x12;\n\x0frollout_changed\x18\x08 \x01(\x0b\x32 .tessera.api.registry.v1.RolloutH\x00\x12\x13\n\x0btraceparent\x18\t \x01(\tB\x07\n\x05\x65ventb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,5 +39,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHREQUEST']._serialized_start=254
   _globals['_WATCHREQUEST']._serialized_end=307
   _globals['_WATCHRESPONSE']._serialized_start=310
-  _globals['_WATCHRESPONSE']._serialized_end=725
+  _globals['_WATCHRESPONSE']._serialized_end=746
 # @@protoc_insertion_point(module_scope)

@@ -61,10 +61,13 @@ class WatchResponse(_message.Message):
     VERSION_DELETED_FIELD_NUMBER: _builtins.int
     ALIAS_CHANGED_FIELD_NUMBER: _builtins.int
     ROLLOUT_CHANGED_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Revision of the event; strictly growing. Resume with it."""
     model_deleted: _builtins.str
     """A model was deleted; its name."""
+    traceparent: _builtins.str
+    """W3C trace context of the call that made the change; what a watcher does about it can join that trace. Empty in a bookmark."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -100,10 +103,11 @@ class WatchResponse(_message.Message):
         version_deleted: _versions_pb2.VersionRef | None = ...,
         alias_changed: _aliases_pb2.AliasChange | None = ...,
         rollout_changed: _rollouts_pb2.Rollout | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["alias_changed", b"alias_changed", "event", b"event", "model_changed", b"model_changed", "model_deleted", b"model_deleted", "rollout_changed", b"rollout_changed", "time", b"time", "version_changed", b"version_changed", "version_deleted", b"version_deleted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias_changed", b"alias_changed", "event", b"event", "model_changed", b"model_changed", "model_deleted", b"model_deleted", "revision", b"revision", "rollout_changed", b"rollout_changed", "time", b"time", "version_changed", b"version_changed", "version_deleted", b"version_deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias_changed", b"alias_changed", "event", b"event", "model_changed", b"model_changed", "model_deleted", b"model_deleted", "revision", b"revision", "rollout_changed", b"rollout_changed", "time", b"time", "traceparent", b"traceparent", "version_changed", b"version_changed", "version_deleted", b"version_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["model_changed", "model_deleted", "version_changed", "version_deleted", "alias_changed", "rollout_changed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015

@@ -1,0 +1,63 @@
+"""How spans leave the process: without noise while the collector is away."""
+
+import logging
+from collections.abc import Sequence
+
+import structlog
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+log = structlog.get_logger()
+
+TIMEOUT_S = 3
+"""A collector that is away must not hold up the end of a process for long."""
+_NOISY = ("opentelemetry.exporter.otlp.proto.grpc.exporter", "opentelemetry.sdk._shared_internal")
+"""Loggers that write several lines for every batch that is lost."""
+
+
+class QuietExporter(SpanExporter):
+    """Sends spans over OTLP, and says once that the collector is away and once that it is back.
+
+    Spans that cannot be sent are lost: a queue for them would only grow. Sending happens in the SDK's own thread, so no call waits for it.
+
+    Args:
+        endpoint: The collector's URL.
+        exporter: What sends; by default OTLP over gRPC.
+
+    Raises:
+        ValueError: The endpoint is no URL.
+    """
+
+    def __init__(self, endpoint: str, exporter: SpanExporter | None = None) -> None:
+        self._endpoint = endpoint
+        self._exporter = exporter or OTLPSpanExporter(endpoint=endpoint, timeout=TIMEOUT_S)
+        self._lost = 0
+        self._reason = ""
+        for name in _NOISY:
+            logging.getLogger(name).addFilter(self._keep_reason)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send a batch."""
+        result = self._exporter.export(spans)
+        if result is not SpanExportResult.SUCCESS:
+            if not self._lost:
+                log.warning("traces cannot be sent and are lost until the collector is back", endpoint=self._endpoint, reason=self._reason)
+            self._lost += len(spans)
+        elif self._lost:
+            log.info("traces are sent again", endpoint=self._endpoint, lost_spans=self._lost)
+            self._lost = 0
+        return result
+
+    def shutdown(self) -> None:
+        """Close the connection."""
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Return whether nothing waits here, which is always so."""
+        return self._exporter.force_flush(timeout_millis)
+
+    def _keep_reason(self, record: logging.LogRecord) -> bool:
+        """Take what the libraries would log, for the one line that we write."""
+        self._reason = record.getMessage()
+        return False
