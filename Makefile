@@ -1,6 +1,7 @@
 # Everything that a person does with a checkout. Needs Python 3.11+ and make; the rest is installed into .venv and .tools.
 #   make demo    train on a photograph, register, deploy, ask, and print what came of it
 #   make test    all checks and all tests
+#   make compose-test    the stack in containers, built and tried out whole; needs a Docker engine and Compose v2
 #   make env     secrets for the stack in containers: `docker compose up -d --wait` comes next
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup cli demo up down env test check lint types imports unit coverage protos format bench clean
+.PHONY: help setup cli demo up down env test compose-test check lint types imports unit coverage protos dashboards format bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -48,6 +49,11 @@ $(VENV)/.cli: pyproject.toml constraints.txt
 
 cli: $(VENV)/.cli
 
+# The tests of dashboards and rules ask a real Prometheus.
+.tools/prometheus/.done: scripts/prometheus.sh
+	scripts/prometheus.sh .tools/prometheus
+	touch $@
+
 setup: $(VENV)/.runtime
 
 demo: $(VENV)/.runtime
@@ -77,16 +83,23 @@ imports: $(VENV)/.dev
 	lint-imports
 
 # Two at a time, file by file in their order, in which the longest come early: most tests wait for servers of their own.
-unit: .tools/.done .tools/tritonclient/.done
+unit: .tools/.done .tools/tritonclient/.done .tools/prometheus/.done
 	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+# Apart from `test`, since it takes a Docker engine: the stack in a project, with secrets and on ports of its own.
+compose-test: .tools/.done .tools/tritonclient/.done
+	pytest tests/compose --verbose --durations 0 --durations-min 1 $(ARGS)
+
 # Apart from `test`, since measuring slows every test down.
-coverage: .tools/.done .tools/tritonclient/.done
+coverage: .tools/.done .tools/tritonclient/.done .tools/prometheus/.done
 	pytest --cov --cov-report=term $(ARGS)
 
 protos: .tools/.done
 	scripts/protos.sh
 	cd protos && ../.tools/node_modules/.bin/buf lint
+
+dashboards: $(VENV)/.dev
+	python -m observability.dashboards
 
 format: $(VENV)/.dev
 	ruff check --fix .
