@@ -14,15 +14,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from model_store.manifest import FileEntry, Manifest
 from tessera.blob_files import disk_errors
-from tessera.blobs import BlobRef, download_file
+from tessera.blobs import BlobRef, BlobTransfers
 from tessera.errors import InvalidArgumentError
-
-if TYPE_CHECKING:
-    from tessera.api.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 
 _VERSION_FOLDER = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY = ".tmp-"
@@ -59,14 +56,14 @@ class VersionFiles:
             os.utime(self._lock)
 
 
-async def materialize(stub: "RegistryServiceAsyncStub", manifest: Manifest, cache_dir: Path, wanted: Iterable[FileEntry]) -> VersionFiles:
+async def materialize(transfers: BlobTransfers, manifest: Manifest, cache_dir: Path, wanted: Iterable[FileEntry]) -> VersionFiles:
     """Make sure that files of a version lie verified in its folder below `cache_dir`.
 
     What is there already is hashed again before it counts, so a file that was damaged on this disk is fetched anew; without one, the
     registry is not asked. Calls at the same time, also of other processes, are safe: a file takes its place at once and whole.
 
     Args:
-        stub: Of the registry.
+        transfers: From the registry.
         manifest: Of the version.
         cache_dir: Made if missing.
         wanted: Those of its files that are needed.
@@ -85,7 +82,7 @@ async def materialize(stub: "RegistryServiceAsyncStub", manifest: Manifest, cach
         for file in wanted:
             path = files.folder / file.path
             if not await asyncio.to_thread(_is_intact, path, file.blob):
-                await download_file(stub, file.blob, path)
+                await transfers.download_file(file.blob, path)
     except BaseException:
         files.close()
         raise

@@ -18,13 +18,13 @@ from tessera.api.registry.v1.registry_pb2 import (
 )
 from tessera.blob_files import CHUNK_BYTES, BlobRef, OnProgress, VerifiedFile, disk_errors
 from tessera.errors import CancelledError, InvalidArgumentError, UnavailableError
-from tessera.presigned import Tell, get_head, get_url, put_url
+from tessera.presigned import AvoidedHosts, Tell, UnreachableHostError, get_head, get_url, put_url
 from tessera.rpc.status import rpc_errors
 
 if TYPE_CHECKING:
     from tessera.api.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 
-__all__ = ["BlobRef", "OnProgress", "download_file", "read_head", "upload_bytes", "upload_file"]
+__all__ = ["BlobRef", "BlobTransfers", "OnProgress"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,80 +34,105 @@ _STALL_S = 60.0  # as long as a store behind presigned URLs may be silent
 _COMPLETE_TIMEOUT_S = 900.0  # the registry reads all of the object to verify it
 
 
-async def upload_file(stub: "RegistryServiceAsyncStub", path: Path, on_progress: OnProgress | None = None) -> BlobRef:
-    """Store a file in the registry, unless it is there already.
+class BlobTransfers:
+    """Moves blobs to and from a registry, by presigned URL where it gives one.
+
+    A host of such URLs that cannot be reached from here (an object store in a network of its own) is avoided for a while: the registry
+    streams its blobs instead. So whoever reaches the registry reaches all blobs.
 
     Args:
         stub: Of the registry.
-        path: The file, at most 2 GiB; it must not change meanwhile.
-        on_progress: See `OnProgress`; not called if the blob is there already.
-
-    Returns:
-        Its digest and size.
-
-    Raises:
-        InvalidArgumentError: The file cannot be read, is too large, or changed while it was sent.
-        ResourceExhaustedError: The store is full.
-        UnavailableError: The registry or its store cannot be reached.
     """
-    ref = await asyncio.to_thread(BlobRef.of_file, path)
-    await _upload(stub, ref, lambda: _open(path), on_progress)
-    return ref
 
+    def __init__(self, stub: "RegistryServiceAsyncStub") -> None:
+        self._stub = stub
+        self._avoided = AvoidedHosts()
 
-async def upload_bytes(stub: "RegistryServiceAsyncStub", data: bytes) -> BlobRef:
-    """Store bytes in the registry, unless they are there already. Returns and raises what `upload_file` does."""
-    ref = BlobRef.of_bytes(data)
-    await _upload(stub, ref, lambda: io.BytesIO(data), None)
-    return ref
+    async def upload_file(self, path: Path, on_progress: OnProgress | None = None) -> BlobRef:
+        """Store a file in the registry, unless it is there already.
 
+        Args:
+            path: The file, at most 2 GiB; it must not change meanwhile.
+            on_progress: See `OnProgress`; not called if the blob is there already.
 
-async def download_file(stub: "RegistryServiceAsyncStub", ref: BlobRef, destination: Path, on_progress: OnProgress | None = None) -> None:
-    """Read a blob into a file, which appears only when it is complete and verified; what was there before is replaced.
+        Returns:
+            Its digest and size.
 
-    Args:
-        stub: Of the registry.
-        ref: What to read.
-        destination: Path of the file; missing folders are made.
-        on_progress: See `OnProgress`.
+        Raises:
+            InvalidArgumentError: The file cannot be read, is too large, or changed while it was sent.
+            ResourceExhaustedError: The store is full.
+            UnavailableError: The registry or its store cannot be reached.
+        """
+        ref = await asyncio.to_thread(BlobRef.of_file, path)
+        await self._upload(ref, lambda: _open(path), on_progress)
+        return ref
 
-    Raises:
-        NotFoundError: The registry has no such blob.
-        DataLossError: The bytes are not the promised ones.
-        ResourceExhaustedError: The disk is full.
-        UnavailableError: The registry or its store cannot be reached or falls silent, or the disk fails.
-    """
-    with rpc_errors():
-        answer = await stub.GetDownload(GetDownloadRequest(sha256=ref.sha256), timeout=_TIMEOUT_S)
-    with disk_errors():
-        destination.parent.mkdir(parents=True, exist_ok=True)
-    if answer.WhichOneof("method") == "presigned_url":
-        await _stoppable(lambda tell: get_url(answer.presigned_url, ref, destination, tell), ref, on_progress)
-    else:
-        await _download_stream(stub, ref, destination, on_progress)
+    async def upload_bytes(self, data: bytes) -> BlobRef:
+        """Store bytes in the registry, unless they are there already. Returns and raises what `upload_file` does."""
+        ref = BlobRef.of_bytes(data)
+        await self._upload(ref, lambda: io.BytesIO(data), None)
+        return ref
 
+    async def download_file(self, ref: BlobRef, destination: Path, on_progress: OnProgress | None = None) -> None:
+        """Read a blob into a file, which appears only when it is complete and verified; what was there before is replaced.
 
-async def read_head(stub: "RegistryServiceAsyncStub", sha256: str, head_bytes: int) -> tuple[BlobRef, bytes]:
-    """Return the name of a blob with its size, and its first bytes, or all if it has fewer; they are not verified.
+        Args:
+            ref: What to read.
+            destination: Path of the file; missing folders are made.
+            on_progress: See `OnProgress`.
 
-    Raises:
-        NotFoundError: The registry has no such blob.
-        UnavailableError: The registry or its store cannot be reached or falls silent.
-    """
-    with rpc_errors():
-        answer = await stub.GetDownload(GetDownloadRequest(sha256=sha256), timeout=_TIMEOUT_S)
-    ref = BlobRef(sha256, answer.size_bytes)
-    if answer.WhichOneof("method") == "presigned_url":
-        return ref, await asyncio.to_thread(get_head, answer.presigned_url, head_bytes)
-    head = bytearray()
-    with rpc_errors():
-        stream = stub.DownloadBlob(DownloadBlobRequest(sha256=sha256), timeout=_TIMEOUT_S)
-        async for message in stream:
-            head += message.chunk
-            if len(head) >= head_bytes:
-                stream.cancel()
-                break
-    return ref, bytes(head[:head_bytes])
+        Raises:
+            NotFoundError: The registry has no such blob.
+            DataLossError: The bytes are not the promised ones.
+            ResourceExhaustedError: The disk is full.
+            UnavailableError: The registry or its store cannot be reached or falls silent, or the disk fails.
+        """
+        url, _ = await self._locate(ref.sha256)
+        with disk_errors():
+            destination.parent.mkdir(parents=True, exist_ok=True)
+        if url:
+            try:
+                return await _stoppable(lambda tell: get_url(url, ref, destination, tell), ref, on_progress)
+            except UnreachableHostError as error:
+                self._avoided.add(url, error.message)
+        return await _download_stream(self._stub, ref, destination, on_progress)
+
+    async def read_head(self, sha256: str, head_bytes: int) -> tuple[BlobRef, bytes]:
+        """Return the name of a blob with its size, and its first bytes, or all if it has fewer; they are not verified.
+
+        Raises:
+            NotFoundError: The registry has no such blob.
+            UnavailableError: The registry or its store cannot be reached or falls silent.
+        """
+        url, size_bytes = await self._locate(sha256)
+        ref = BlobRef(sha256, size_bytes)
+        if url:
+            try:
+                return ref, await asyncio.to_thread(get_head, url, head_bytes)
+            except UnreachableHostError as error:
+                self._avoided.add(url, error.message)
+        return ref, await _stream_head(self._stub, sha256, head_bytes)
+
+    async def _locate(self, sha256: str) -> tuple[str, int]:
+        """Return a URL to read a blob from, empty if it has to be streamed, and its size in bytes."""
+        with rpc_errors():
+            answer = await self._stub.GetDownload(GetDownloadRequest(sha256=sha256), timeout=_TIMEOUT_S)
+        return ("" if answer.presigned_url in self._avoided else answer.presigned_url), answer.size_bytes
+
+    async def _upload(self, ref: BlobRef, open_source: Callable[[], BinaryIO], on_progress: OnProgress | None) -> None:
+        with rpc_errors():
+            request = BeginUploadRequest(sha256=ref.sha256, size_bytes=ref.size_bytes)
+            answer = await self._stub.BeginUpload(request, timeout=_TIMEOUT_S)
+            if answer.exists:
+                return
+            if answer.HasField("presigned") and answer.presigned.url not in self._avoided:
+                try:
+                    await _upload_presigned(self._stub, ref, answer.presigned, open_source, on_progress)
+                    return
+                except UnreachableHostError as error:
+                    self._avoided.add(answer.presigned.url, error.message)
+            with open_source() as source:
+                await self._stub.UploadBlob(_upload_requests(ref, source, on_progress))
 
 
 def _open(path: Path) -> BinaryIO:
@@ -115,19 +140,6 @@ def _open(path: Path) -> BinaryIO:
         return path.open("rb")
     except OSError as error:
         raise InvalidArgumentError(f"cannot read {str(path)!r}: {error.strerror}", field="path") from error
-
-
-async def _upload(
-    stub: "RegistryServiceAsyncStub", ref: BlobRef, open_source: Callable[[], BinaryIO], on_progress: OnProgress | None
-) -> None:
-    with rpc_errors():
-        answer = await stub.BeginUpload(BeginUploadRequest(sha256=ref.sha256, size_bytes=ref.size_bytes), timeout=_TIMEOUT_S)
-        match answer.WhichOneof("method"):
-            case "presigned":
-                await _upload_presigned(stub, ref, answer.presigned, open_source, on_progress)
-            case "stream":
-                with open_source() as source:
-                    await stub.UploadBlob(_upload_requests(ref, source, on_progress))
 
 
 async def _upload_requests(ref: BlobRef, source: BinaryIO, on_progress: OnProgress | None) -> AsyncIterator[UploadBlobRequest]:
@@ -154,6 +166,18 @@ async def _upload_presigned(
     await _stoppable(put, ref, on_progress)
     request = CompleteUploadRequest(upload_id=target.upload_id, sha256=ref.sha256, size_bytes=ref.size_bytes)
     await stub.CompleteUpload(request, timeout=_COMPLETE_TIMEOUT_S)
+
+
+async def _stream_head(stub: "RegistryServiceAsyncStub", sha256: str, head_bytes: int) -> bytes:
+    head = bytearray()
+    with rpc_errors():
+        stream = stub.DownloadBlob(DownloadBlobRequest(sha256=sha256), timeout=_TIMEOUT_S)
+        async for message in stream:
+            head += message.chunk
+            if len(head) >= head_bytes:
+                stream.cancel()
+                break
+    return bytes(head[:head_bytes])
 
 
 async def _download_stream(stub: "RegistryServiceAsyncStub", ref: BlobRef, destination: Path, on_progress: OnProgress | None) -> None:

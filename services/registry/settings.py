@@ -20,3 +20,5 @@ class RegistrySettings(ServerSettings):
     s3_secret_key: SecretStr = Field(SecretStr(""), description="The S3 key itself.")
     s3_region: str = Field("us-east-1", description="Region with which S3 requests are signed.")
     s3_secure: bool = Field(True, description="Speak TLS with the S3 server.")
+    s3_public_endpoint: str = Field("", description="host:port of the S3 server for callers, in presigned URLs; empty is s3_endpoint.")
+    s3_public_secure: bool = Field(True, description="Speak TLS with s3_public_endpoint.")

@@ -21,6 +21,8 @@ def configured_store(settings: RegistrySettings) -> BlobStore:
         s3_secret_key=settings.s3_secret_key.get_secret_value(),
         s3_region=settings.s3_region,
         s3_secure=settings.s3_secure,
+        s3_public_endpoint=settings.s3_public_endpoint,
+        s3_public_secure=settings.s3_public_secure,
     )
 
 

@@ -3,14 +3,20 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
+
 from tessera.api.registry.v1.registry_pb2 import GetDownloadRequest
-from tessera.blobs import BlobRef, download_file, read_head, upload_bytes, upload_file
+from tessera.blobs import BlobRef, BlobTransfers
 from tessera.client.calls import call
 from tessera.client.registry_base import RegistryCalls
 
 
 class BlobCalls(RegistryCalls):
     """Calls about blobs, which are named by their sha256."""
+
+    def __init__(self, channel: grpc.aio.Channel, timeout_s: float = 10.0) -> None:
+        super().__init__(channel, timeout_s)
+        self.transfers = BlobTransfers(self.stub)
 
     async def upload_file(self, path: Path, on_progress: Callable[[int, int], None] | None = None) -> BlobRef:
         """Store a file unless it is stored already, and return its digest and size. `on_progress` is told the bytes done and in all.
@@ -19,11 +25,11 @@ class BlobCalls(RegistryCalls):
             InvalidArgumentError: The file cannot be read, or is larger than 2 GiB.
             ResourceExhaustedError: The store is full.
         """
-        return await upload_file(self.stub, path, on_progress)
+        return await self.transfers.upload_file(path, on_progress)
 
     async def upload_bytes(self, data: bytes) -> BlobRef:
         """Store bytes unless they are stored already, and return their digest and size."""
-        return await upload_bytes(self.stub, data)
+        return await self.transfers.upload_bytes(data)
 
     async def find_blob(self, sha256: str) -> BlobRef:
         """Return the digest of a stored blob with its size. Raises NotFoundError."""
@@ -32,7 +38,7 @@ class BlobCalls(RegistryCalls):
 
     async def read_head(self, sha256: str, head_bytes: int) -> tuple[BlobRef, bytes]:
         """Return the name of a stored blob with its size, and its first bytes, which are not verified. Raises NotFoundError."""
-        return await read_head(self.stub, sha256, head_bytes)
+        return await self.transfers.read_head(sha256, head_bytes)
 
     async def download_file(self, ref: BlobRef, destination: Path, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Write a blob to a file; it appears complete and verified, or not at all.
@@ -41,4 +47,4 @@ class BlobCalls(RegistryCalls):
             NotFoundError: No such blob.
             DataLossError: The bytes that came do not have the digest.
         """
-        await download_file(self.stub, ref, destination, on_progress)
+        await self.transfers.download_file(ref, destination, on_progress)

@@ -12,7 +12,7 @@ CLIENT = """
     import asyncio, sys
     from pathlib import Path
     from tessera.api.registry.v1.registry_pb2_grpc import RegistryServiceStub
-    from tessera.blobs import download_file, upload_file
+    from tessera.blobs import BlobTransfers
     from tessera.rpc.channel import open_channel
 
     def peak_kib():
@@ -22,8 +22,8 @@ CLIENT = """
         async with open_channel(address) as channel:
             stub = RegistryServiceStub(channel)
             before = peak_kib()
-            ref = await upload_file(stub, Path(source))
-            await download_file(stub, ref, Path(destination))
+            ref = await BlobTransfers(stub).upload_file(Path(source))
+            await BlobTransfers(stub).download_file(ref, Path(destination))
             print(ref.size_bytes, peak_kib() - before)
 
     asyncio.run(main(*sys.argv[1:]))

@@ -14,7 +14,7 @@ from minio.commonconfig import CopySource
 from model_store.local import LocalStore
 from model_store.store import BlobStore
 from tessera.blob_files import CHUNK_BYTES
-from tessera.blobs import BlobRef, download_file, read_head, upload_bytes, upload_file
+from tessera.blobs import BlobRef, BlobTransfers
 from tessera.errors import DataLossError, InvalidArgumentError, NotFoundError, UnavailableError
 from tests.fixtures.flaky import FlakyProxy, flaky_proxy
 from tests.fixtures.registry import RegistryServer, serve_registry
@@ -32,8 +32,8 @@ class Case:
     overwrite: Callable[[BlobRef, bytes], None]
 
     @property
-    def stub(self) -> object:
-        return self.server.stub
+    def transfers(self) -> BlobTransfers:
+        return BlobTransfers(self.server.stub)
 
 
 @pytest.fixture(params=["local", *SERVERS])
@@ -71,10 +71,10 @@ def below(folder: Path) -> list[Path]:
 async def test_a_file_goes_up_and_comes_down_and_says_how_far_it_is(case: Case, tmp_path: Path, size: int) -> None:
     data = os.urandom(size)
     up, down = [], []
-    ref = await upload_file(case.stub, file_of(tmp_path, data), lambda moved, total: up.append((moved, total)))
+    ref = await case.transfers.upload_file(file_of(tmp_path, data), lambda moved, total: up.append((moved, total)))
     assert ref == BlobRef.of_bytes(data)
     destination = tmp_path / "new" / "folder" / "file"
-    await download_file(case.stub, ref, destination, lambda moved, total: down.append((moved, total)))
+    await case.transfers.download_file(ref, destination, lambda moved, total: down.append((moved, total)))
     assert destination.read_bytes() == data
     assert below(destination.parent) == [destination]
     for progress in (up, down):
@@ -84,50 +84,50 @@ async def test_a_file_goes_up_and_comes_down_and_says_how_far_it_is(case: Case, 
 
 async def test_the_beginning_of_a_blob_is_read_alone(case: Case) -> None:
     data = os.urandom(2 * CHUNK_BYTES)
-    ref = await upload_bytes(case.stub, data)
+    ref = await case.transfers.upload_bytes(data)
     for head_bytes in (1, 1000, CHUNK_BYTES + 1, 3 * CHUNK_BYTES):
-        assert await read_head(case.stub, ref.sha256, head_bytes) == (ref, data[:head_bytes])
+        assert await case.transfers.read_head(ref.sha256, head_bytes) == (ref, data[:head_bytes])
     with pytest.raises(NotFoundError):
-        await read_head(case.stub, "0" * 64, 1)
+        await case.transfers.read_head("0" * 64, 1)
 
 
 async def test_a_blob_that_is_stored_is_not_sent_again(case: Case, tmp_path: Path) -> None:
-    ref = await upload_bytes(case.stub, b"once")
+    ref = await case.transfers.upload_bytes(b"once")
     progress = []
-    assert await upload_file(case.stub, file_of(tmp_path, b"once"), lambda *moved: progress.append(moved)) == ref
+    assert await case.transfers.upload_file(file_of(tmp_path, b"once"), lambda *moved: progress.append(moved)) == ref
     assert progress == []
 
 
 async def test_a_file_that_cannot_be_read_is_refused(case: Case, tmp_path: Path) -> None:
     for path in (tmp_path / "missing", tmp_path):
         with pytest.raises(InvalidArgumentError, match="cannot read") as refused:
-            await upload_file(case.stub, path)
+            await case.transfers.upload_file(path)
         assert refused.value.field == "path"
 
 
 async def test_an_unknown_blob_is_not_found_and_leaves_nothing(case: Case, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
-        await download_file(case.stub, BlobRef.of_bytes(b"never sent"), tmp_path / "d" / "file")
+        await case.transfers.download_file(BlobRef.of_bytes(b"never sent"), tmp_path / "d" / "file")
     assert below(tmp_path / "d") == []
 
 
 @pytest.mark.parametrize("damaged", [b"Some bytes", b"some byte", b"some bytes and more", b""])
 async def test_a_damaged_blob_is_data_loss_and_what_was_there_before_stays(case: Case, tmp_path: Path, damaged: bytes) -> None:
-    ref = await upload_bytes(case.stub, b"some bytes")
+    ref = await case.transfers.upload_bytes(b"some bytes")
     case.overwrite(ref, damaged)
     destination = tmp_path / "d" / "file"
     destination.parent.mkdir()
     destination.write_bytes(b"older")
     with pytest.raises(DataLossError):
-        await download_file(case.stub, ref, destination)
+        await case.transfers.download_file(ref, destination)
     assert [(path, path.read_bytes()) for path in below(tmp_path / "d")] == [(destination, b"older")]
 
 
 async def test_a_cancelled_download_leaves_nothing(case: Case, tmp_path: Path) -> None:
-    ref = await upload_bytes(case.stub, os.urandom(8 * CHUNK_BYTES))
+    ref = await case.transfers.upload_bytes(os.urandom(8 * CHUNK_BYTES))
     loop, begun = asyncio.get_running_loop(), asyncio.Event()
     task = asyncio.create_task(
-        download_file(case.stub, ref, tmp_path / "d" / "file", lambda moved, total: loop.call_soon_threadsafe(begun.set))
+        case.transfers.download_file(ref, tmp_path / "d" / "file", lambda moved, total: loop.call_soon_threadsafe(begun.set))
     )
     await begun.wait()
     task.cancel()
@@ -139,7 +139,7 @@ async def test_a_cancelled_download_leaves_nothing(case: Case, tmp_path: Path) -
 async def test_a_cancelled_upload_stores_nothing(case: Case, tmp_path: Path) -> None:
     path = file_of(tmp_path, os.urandom(32 * CHUNK_BYTES))
     loop, begun = asyncio.get_running_loop(), asyncio.Event()
-    task = asyncio.create_task(upload_file(case.stub, path, lambda moved, total: loop.call_soon_threadsafe(begun.set)))
+    task = asyncio.create_task(case.transfers.upload_file(path, lambda moved, total: loop.call_soon_threadsafe(begun.set)))
     await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -156,11 +156,11 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_no_registry_is_unavailable(case: Case, tmp_path: Path) -> None:
     await case.server.channel.close()
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
-        stub = type(case.stub)(channel)
+        stub = type(case.server.stub)(channel)
         with pytest.raises(UnavailableError):
-            await upload_bytes(stub, b"data")
+            await BlobTransfers(stub).upload_bytes(b"data")
         with pytest.raises(UnavailableError):
-            await download_file(stub, BlobRef.of_bytes(b"data"), tmp_path / "file")
+            await BlobTransfers(stub).download_file(BlobRef.of_bytes(b"data"), tmp_path / "file")
 
 
 @pytest.fixture
@@ -181,9 +181,9 @@ async def flaky(rclone_server: S3Server, proxy: FlakyProxy, sqlite_url: str) -> 
 async def test_a_presigned_upload_is_tried_again(flaky: RegistryServer, proxy: FlakyProxy, tmp_path: Path, faults: list[str | int]) -> None:
     data = os.urandom(2 * CHUNK_BYTES)
     path = file_of(tmp_path, data)
-    await upload_bytes(flaky.stub, b"opens the registry's own connection")
+    await BlobTransfers(flaky.stub).upload_bytes(b"opens the registry's own connection")
     proxy.faults.extend(faults)
-    ref = await upload_file(flaky.stub, path)
+    ref = await BlobTransfers(flaky.stub).upload_file(path)
     assert not proxy.faults
     assert b"".join(flaky.store.read(ref.sha256)) == data
 
@@ -193,17 +193,17 @@ async def test_a_presigned_download_is_tried_again(
     flaky: RegistryServer, proxy: FlakyProxy, tmp_path: Path, faults: list[str | int]
 ) -> None:
     data = os.urandom(2 * CHUNK_BYTES)
-    ref = await upload_bytes(flaky.stub, data)
+    ref = await BlobTransfers(flaky.stub).upload_bytes(data)
     proxy.faults.extend(faults)
-    await download_file(flaky.stub, ref, tmp_path / "file")
+    await BlobTransfers(flaky.stub).download_file(ref, tmp_path / "file")
     assert not proxy.faults
     assert (tmp_path / "file").read_bytes() == data
 
 
 async def test_a_store_that_stays_busy_is_unavailable(flaky: RegistryServer, proxy: FlakyProxy, tmp_path: Path) -> None:
-    ref = await upload_bytes(flaky.stub, b"data")
+    ref = await BlobTransfers(flaky.stub).upload_bytes(b"data")
     proxy.faults.extend(["busy"] * 9)
     with pytest.raises(UnavailableError, match="busy"):
-        await download_file(flaky.stub, ref, tmp_path / "d" / "file")
+        await BlobTransfers(flaky.stub).download_file(ref, tmp_path / "d" / "file")
     proxy.faults.clear()
     assert below(tmp_path / "d") == []

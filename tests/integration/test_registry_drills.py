@@ -15,7 +15,7 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.api.registry.v1 import registry_pb2_grpc
-from tessera.blobs import upload_bytes
+from tessera.blobs import BlobTransfers
 from tessera.errors import AlreadyExistsError, ResourceExhaustedError, TesseraError, UnavailableError
 from tessera.rpc.channel import open_channel
 from tessera.rpc.status import rpc_errors
@@ -148,14 +148,14 @@ async def test_a_full_disk_refuses_an_upload_with_the_reason_and_the_registry_se
     # No file may grow beyond this: the kernel refuses the write as it does on a full disk.
     resource.prlimit(registry_process.process.pid, resource.RLIMIT_FSIZE, (4 * MIB, resource.RLIM_INFINITY))
     with pytest.raises(ResourceExhaustedError, match="no space left"):
-        await upload_bytes(stub, large)
+        await BlobTransfers(stub).upload_bytes(large)
     assert files() == []
     await asyncio.to_thread(registry_process.wait_for_health, HealthCheckResponse.SERVING)
-    small = await upload_bytes(stub, b"small")
+    small = await BlobTransfers(stub).upload_bytes(b"small")
     assert [path.name for path in files()] == [small.sha256]
     await stub.CreateModel(pb.CreateModelRequest(name="cells"))
     resource.prlimit(registry_process.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    assert (await upload_bytes(stub, large)).size_bytes == len(large)
+    assert (await BlobTransfers(stub).upload_bytes(large)).size_bytes == len(large)
 
 
 async def test_an_uploader_that_goes_away_leaves_nothing(registry_process: RegistryProcess) -> None:

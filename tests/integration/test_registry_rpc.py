@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from model_store.local import LocalStore
 from tessera.api.registry.v1 import registry_pb2 as pb
-from tessera.blobs import download_file, upload_bytes
+from tessera.blobs import BlobTransfers
 from tessera.errors import ConflictError, DataLossError, FailedPreconditionError, InvalidArgumentError, NotFoundError, TesseraError
 from tessera.rpc.status import rpc_errors
 from tests.fixtures.artifacts import Artifact
@@ -204,14 +204,14 @@ async def test_with_s3_blobs_go_by_presigned_urls(sqlite_url: str, s3_server: S3
         for data in files.values():
             begin = await server.stub.BeginUpload(pb.BeginUploadRequest(sha256=sha256(data), size_bytes=len(data)))
             assert begin.WhichOneof("method") in ("presigned", "exists")
-            ref = await upload_bytes(server.stub, data)
+            ref = await BlobTransfers(server.stub).upload_bytes(data)
             assert (await server.stub.BeginUpload(pb.BeginUploadRequest(sha256=ref.sha256, size_bytes=len(data)))).exists
         await server.stub.CreateModel(pb.CreateModelRequest(name="cells"))
         made = await server.stub.CreateVersion(pb.CreateVersionRequest(model="cells", manifest_json=Artifact().manifest()))
         assert made.version.version == 1
         located = await server.stub.GetDownload(pb.GetDownloadRequest(sha256=ref.sha256))
         assert located.presigned_url.startswith("http")
-        await download_file(server.stub, ref, tmp_path / "golden")
+        await BlobTransfers(server.stub).download_file(ref, tmp_path / "golden")
         assert (tmp_path / "golden").read_bytes() == files["golden.safetensors"]
         assert (await server.stub.VerifyVersion(pb.VerifyVersionRequest(model="cells", version=1))).intact
 

@@ -12,7 +12,7 @@ import pytest
 from model_store.local import LocalStore
 from services.registry.streams import MAX_TRANSFERS
 from tessera.api.registry.v1 import registry_pb2 as pb
-from tessera.blobs import upload_bytes
+from tessera.blobs import BlobTransfers
 from tessera.errors import DeadlineExceededError
 from tessera.rpc.status import rpc_errors
 from tests.fixtures.artifacts import Artifact
@@ -81,5 +81,5 @@ async def test_those_who_wait_behind_silent_uploaders_get_their_turn(sqlite_url:
         silent_uploaders(server, tmp_path, MAX_TRANSFERS + 8),
         asyncio.timeout(60),
     ):
-        ref = await upload_bytes(server.stub, b"data")
+        ref = await BlobTransfers(server.stub).upload_bytes(b"data")
         assert server.store.stat(ref.sha256) is not None

@@ -15,7 +15,7 @@ import pytest
 from model_store.artifact_files import Role
 from model_store.manifest import Manifest
 from model_store.version_files import materialize, prune
-from tessera.blobs import upload_bytes
+from tessera.blobs import BlobTransfers
 from tessera.errors import DataLossError, UnavailableError
 from tests.fixtures.artifacts import Artifact
 from tests.fixtures.registry import RegistryServer
@@ -45,13 +45,13 @@ def a_folder(cache: Path, digit: str, size_bytes: int, used: int) -> Path:
 async def a_version(registry_server: RegistryServer) -> tuple[Manifest, dict[str, bytes]]:
     artifact = Artifact()
     for data in artifact.files().values():
-        await upload_bytes(registry_server.stub, data)
+        await BlobTransfers(registry_server.stub).upload_bytes(data)
     return Manifest.parse(artifact.manifest()), artifact.files()
 
 
 async def fetch(registry_server: RegistryServer, manifest: Manifest, cache: Path, roles: Collection[Role] = get_args(Role)) -> Path:
     wanted = [file for file in manifest.files if file.role in roles]
-    with await materialize(registry_server.stub, manifest, cache, wanted) as files:
+    with await materialize(BlobTransfers(registry_server.stub), manifest, cache, wanted) as files:
         return files.folder
 
 
@@ -73,7 +73,7 @@ async def test_files_that_are_there_need_no_registry(registry_server: RegistrySe
     manifest, files = await a_version(registry_server)
     await fetch(registry_server, manifest, tmp_path / "cache")
     async with grpc.aio.insecure_channel("127.0.0.1:1") as nowhere:
-        with await materialize(type(registry_server.stub)(nowhere), manifest, tmp_path / "cache", manifest.files) as version:
+        with await materialize(BlobTransfers(type(registry_server.stub)(nowhere)), manifest, tmp_path / "cache", manifest.files) as version:
             assert len(below(version.folder)) == len(files)
 
 
@@ -111,7 +111,7 @@ async def test_fetching_and_pruning_at_once_give_whole_versions(registry_server:
 
     pruning = [asyncio.create_task(asyncio.to_thread(prune_all_the_time)) for _ in range(2)]
     for _ in range(10):
-        with await materialize(registry_server.stub, manifest, tmp_path / "cache", manifest.files) as version:
+        with await materialize(BlobTransfers(registry_server.stub), manifest, tmp_path / "cache", manifest.files) as version:
             assert {str(path.relative_to(version.folder)): path.read_bytes() for path in below(version.folder)} == files
     stop.set()
     await asyncio.gather(*pruning)
@@ -177,7 +177,7 @@ def test_what_another_process_uses_stays_until_that_ends_even_if_it_is_killed(tm
 async def test_a_version_in_use_stays_and_its_use_counts_as_late_as_it_ends(registry_server: RegistryServer, tmp_path: Path) -> None:
     manifest, _ = await a_version(registry_server)
     cache = tmp_path / "cache"
-    with await materialize(registry_server.stub, manifest, cache, manifest.files_in_role("graph")) as version:
+    with await materialize(BlobTransfers(registry_server.stub), manifest, cache, manifest.files_in_role("graph")) as version:
         a_folder(cache, "a", 100, used=int(version.folder.stat().st_mtime) - 10)
         os.utime(version.folder, (1, 1))
         assert prune(cache, 0) == 1
@@ -191,4 +191,4 @@ async def test_a_cache_that_is_a_file_is_unavailable(registry_server: RegistrySe
     manifest, _ = await a_version(registry_server)
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(UnavailableError, match="filesystem failed"):
-        await materialize(registry_server.stub, manifest, tmp_path / "cache", manifest.files)
+        await materialize(BlobTransfers(registry_server.stub), manifest, tmp_path / "cache", manifest.files)

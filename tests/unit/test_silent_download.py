@@ -9,7 +9,7 @@ import pytest
 
 from tessera import blobs
 from tessera.api.registry.v1.registry_pb2 import DownloadBlobRequest, DownloadBlobResponse, GetDownloadRequest, GetDownloadResponse
-from tessera.blobs import BlobRef, download_file
+from tessera.blobs import BlobRef, BlobTransfers
 from tessera.errors import UnavailableError
 
 DATA = b"some bytes of a blob"
@@ -39,12 +39,12 @@ async def test_a_download_that_falls_silent_is_given_up_and_leaves_nothing(tmp_p
     monkeypatch.setattr(blobs, "_STALL_S", 0.1)
     registry: Any = SilentRegistry(silent=True)
     with pytest.raises(UnavailableError, match=r"sent nothing for 0\.1 seconds, after 10 of 20 bytes"):
-        await download_file(registry, BlobRef.of_bytes(DATA), tmp_path / "file")
+        await BlobTransfers(registry).download_file(BlobRef.of_bytes(DATA), tmp_path / "file")
     assert registry.ended
     assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_download_that_goes_on_is_not(tmp_path: Path) -> None:
     registry: Any = SilentRegistry(silent=False)
-    await download_file(registry, BlobRef.of_bytes(DATA), tmp_path / "file")
+    await BlobTransfers(registry).download_file(BlobRef.of_bytes(DATA), tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == DATA
