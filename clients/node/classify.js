@@ -2,6 +2,8 @@
 //
 //     npm install @grpc/grpc-js @grpc/proto-loader
 //     node clients/node/classify.js MODEL PIECE.png [ADDRESS]
+//
+// A server with TLS and tokens: TESSERA_TLS_CA and TESSERA_TOKEN_FILE name the files.
 "use strict";
 const fs = require("node:fs");
 const path = require("node:path");
@@ -13,10 +15,16 @@ const definition = protoLoader.loadSync("tessera/api/inference/v1/puzzle.proto",
 const { PuzzleService } = grpc.loadPackageDefinition(definition).tessera.api.inference.v1;
 
 const [model, piece, address = "127.0.0.1:8001"] = process.argv.slice(2);
-const client = new PuzzleService(address, grpc.credentials.createInsecure());
+const { TESSERA_TLS_CA: ca, TESSERA_TOKEN_FILE: tokenFile } = process.env;
+const credentials = ca ? grpc.credentials.createSsl(fs.readFileSync(ca)) : grpc.credentials.createInsecure();
+const metadata = new grpc.Metadata();
+if (tokenFile) {
+  metadata.set("authorization", `Bearer ${fs.readFileSync(tokenFile, "utf8").trim()}`);
+}
+const client = new PuzzleService(address, credentials);
 const request = { model: { model }, image: fs.readFileSync(piece) };
 
-client.ClassifyCell(request, { deadline: Date.now() + 5000 }, (error, answer) => {
+client.ClassifyCell(request, metadata, { deadline: Date.now() + 5000 }, (error, answer) => {
   if (error) {
     console.error(`${grpc.status[error.code]}: ${error.details}`);
     process.exit(1);
