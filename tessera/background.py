@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from contextvars import copy_context
 from queue import SimpleQueue
 from typing import ParamSpec, Self, TypeVar
 
@@ -17,7 +18,7 @@ LOW_PRIORITY = 10
 
 
 async def in_background(work: Callable[[], T]) -> T:
-    """Run blocking work in a thread of its own and return what it returns.
+    """Run blocking work in a thread of its own, in the caller's context (its trace), and return what it returns.
 
     If the caller is cancelled the thread goes on to its end; unlike one of `asyncio.to_thread` it neither takes up the place of other work
     nor keeps the process from ending.
@@ -42,7 +43,7 @@ async def in_background(work: Callable[[], T]) -> T:
         with suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(settle, result, problem)
 
-    threading.Thread(target=run, name="background", daemon=True).start()
+    threading.Thread(target=copy_context().run, args=(run,), name="background", daemon=True).start()
     return await done
 
 
@@ -69,12 +70,13 @@ class NicedThread:
         self._calls.put(None)
 
     def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what the work returns, and raise what it raises."""
+        """Return what the work returns, and raise what it raises; it runs in the caller's context."""
         done: Future[T] = Future()
+        context = copy_context()
 
         def run() -> None:
             try:
-                done.set_result(work(*args, **kwargs))
+                done.set_result(context.run(work, *args, **kwargs))
             except BaseException as error:
                 done.set_exception(error)
 

@@ -1,8 +1,9 @@
 """What the registry's aliases point at, and their rollouts, followed without a gap."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from types import MappingProxyType
 
 import structlog
 
@@ -15,6 +16,10 @@ from tessera.client.registry import RegistryClient
 from tessera.errors import FailedPreconditionError, TesseraError
 
 log = structlog.get_logger()
+
+Carrier = Mapping[str, str]
+"""Carries the context of a trace; see `tessera.telemetry`."""
+NO_TRACE: Carrier = MappingProxyType({})
 
 
 class Catalogue:
@@ -38,32 +43,36 @@ class Catalogue:
         self.revision = 0
         self.caught_up = False
         self._consistent = False
-        self._changed: set[AliasKey] = set()
+        self._changed: dict[AliasKey, Carrier] = {}
 
     def aliases_of(self, model: str) -> dict[str, int]:
         """Return the aliases of a model with their versions."""
         return {alias: version for (name, alias), version in self.aliases.items() if name == model}
 
-    async def changes(self) -> AsyncGenerator[AliasKey, None]:
-        """Yield every alias once the copy is complete, and then each one that moves or whose rollout changes; for ever."""
-        failures = 0
+    async def changes(self) -> AsyncGenerator[tuple[AliasKey, Carrier], None]:
+        """Yield every alias once the copy is complete, and then each one that moves or whose rollout changes; for ever.
+
+        With an alias comes the trace of the call that has changed it, if that is known.
+        """
+        failures, told = 0, ""
         while True:
             try:
                 if not self.revision:
                     await self._list()
                 async with aclosing(self._registry.watch(self.revision)) as messages:
                     async for message in messages:
-                        failures = 0
+                        failures, told = 0, ""
                         self._apply(message)
                         while self._consistent and self._changed:
-                            yield self._changed.pop()
+                            yield self._changed.popitem()
             except FailedPreconditionError as error:  # it was restored from a backup, and has not seen yet what we have
                 log.warning("the registry has gone back in time, reading all of it again", reason=error.message)
                 self.revision = 0
             except TesseraError as error:
                 failures += 1
-                if failures == 1:
+                if error.message != told:  # not with every try
                     log.warning("cannot follow the registry, trying again", reason=error.message)
+                told = error.message
             except Exception:  # whatever it is, what is loaded goes on answering
                 failures += 1
                 log.exception("cannot follow the registry, trying again")
@@ -79,8 +88,8 @@ class Catalogue:
         listed = [page async for page in pages(fetch)]
         models = [model for page in listed for model in page.models]
         aliases = {(model.name, alias): version for model in models for alias, version in model.aliases.items()}
-        self._changed |= {*self.aliases, *aliases}
-        self._changed |= self.rollouts.replace(rollout for model in models for rollout in model.rollouts)
+        rollouts = self.rollouts.replace(rollout for model in models for rollout in model.rollouts)
+        self._changed |= dict.fromkeys((*self.aliases, *aliases, *rollouts), NO_TRACE)
         self._consistent = False
         for gone in self.models - {model.name for model in models}:
             self.limits.forget(gone)
@@ -104,10 +113,10 @@ class Catalogue:
             case "alias_changed":
                 change = message.alias_changed
                 key = (change.model, change.alias)
-                self._changed.add(key)
+                self._changed[key] = {"traceparent": message.traceparent}
                 if change.to_version:
                     self.aliases[key] = change.to_version
                 else:
                     self.aliases.pop(key, None)
             case "rollout_changed":
-                self._changed.add(self.rollouts.follow(message.rollout_changed))
+                self._changed[self.rollouts.follow(message.rollout_changed)] = {"traceparent": message.traceparent}

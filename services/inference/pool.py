@@ -15,6 +15,7 @@ from services.inference.memory import MemoryBudget
 from services.inference.metrics import ALIAS_VERSION, ALIAS_WANTED_VERSION, MODEL_INFO, count_load, keep_models
 from services.inference.rollouts.rollouts import AliasKey, Rollouts
 from services.inference.served import ServedModel, Slot, State
+from services.inference.spans import end_once_set, load_span, swap_span
 from tessera.api.common.v1.common_pb2 import ModelSelector
 from tessera.client.calls import is_interruption, pause_s
 from tessera.errors import (
@@ -26,6 +27,8 @@ from tessera.errors import (
     UnavailableError,
 )
 from tessera.names import DEFAULT_ALIAS, check_alias, check_name, shown
+from tessera.rpc.status import for_callers
+from tessera.telemetry import continued
 
 log = structlog.get_logger()
 
@@ -222,8 +225,9 @@ class Pool:
         return NotFoundError(f"model {model} has no alias {alias!r}; aliases: {known}", field="model.alias")
 
     async def _follow(self) -> None:
-        async for key in self._catalogue.changes():
-            self._alias_changed(key)
+        async for key, caller in self._catalogue.changes():
+            with continued(caller):
+                self._alias_changed(key)
 
     def _alias_changed(self, key: AliasKey) -> None:
         """Make an alias answer with the version that the registry names now, as soon as that is ready."""
@@ -232,7 +236,9 @@ class Pool:
             self._active.pop(key, None)
         else:
             self._forget_failure(model, version)
-            slot = self._slot(model, version)
+            with swap_span(*key, version) as span:
+                slot = self._slot(model, version)
+            self._spawn(end_once_set(span, slot.settled))
             if slot.state is State.READY:
                 self._active[key] = slot
         if trial := self.rollouts.of(key):
@@ -256,10 +262,11 @@ class Pool:
     async def _load(self, slot: Slot) -> None:
         """Fill a slot. Whatever happens, it is settled."""
         try:
-            async with self._loading:
-                slot.settle(await self._leased(slot))
+            with load_span(slot.model, slot.version):
+                async with self._loading:
+                    slot.settle(await self._leased(slot))
         except TesseraError as error:
-            slot.settle(copy(error))  # without its traceback, which holds what was loaded
+            slot.settle(copy(for_callers(error)))  # without its traceback, which holds what was loaded
         except Exception as error:
             log.exception("a version could not be loaded", model=slot.model, version=slot.version)
             slot.settle(TesseraError(f"{type(error).__name__}: {error}"))

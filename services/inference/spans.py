@@ -1,8 +1,10 @@
 """What a trace shows of a request: which version answered, its phases below the call's own span, and a span for its batch.
 
 A batch belongs to the trace of its first request, so that one trace reaches from the client into the runtime, and has links to all others.
+A version that is loaded because an alias was moved belongs to the trace of whoever moved it, be it a person or a training job.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from services.inference.metrics import EngineMetrics
 from tessera.telemetry import tracer
 
 MODEL, VERSION, RUNTIME = "tessera.model.name", "tessera.model.version", "tessera.runtime"
+ALIAS = "tessera.model.alias"
 BATCH_SIZE, BATCH_ROWS = "tessera.batch.size", "tessera.batch.rows"
 ROWS = "tessera.rows"
 
@@ -89,6 +92,29 @@ def remote_call(name: str, attributes: Attributes = None) -> Iterator[Span]:
         return
     with tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes) as span:
         yield span
+
+
+@contextmanager
+def swap_span(model: str, alias: str, version: int) -> Iterator[Span]:
+    """Begin the span of an alias that is to answer with another version; what is begun within belongs to it. End it with `end_once_set`."""
+    span = tracer.start_span("inference.swap", attributes={MODEL: model, ALIAS: alias, VERSION: version})
+    with trace.use_span(span):
+        yield span
+
+
+async def end_once_set(span: Span, event: asyncio.Event) -> None:
+    """End a span when something has happened, or when nobody waits for that any more."""
+    try:
+        await event.wait()
+    finally:
+        span.end()
+
+
+@contextmanager
+def load_span(model: str, version: int) -> Iterator[None]:
+    """Put a span around a load, its downloads and its proof; an exception that leaves the block is recorded and goes on."""
+    with tracer.start_as_current_span("inference.load", attributes={MODEL: model, VERSION: version}):
+        yield
 
 
 def _start(name: str, started: float, parent: Span, links: Sequence[Link], attributes: Attributes = None) -> Span:

@@ -9,7 +9,7 @@ import pytest
 
 from model_store.manifest import FileEntry
 from services.inference.batching import Batcher
-from services.inference.catalogue import AliasKey, Catalogue
+from services.inference.catalogue import NO_TRACE, AliasKey, Carrier, Catalogue
 from services.inference.engines import Engine, Engines
 from services.inference.leases import Leases
 from services.inference.limits import Gate, Limits, ModelLimits
@@ -54,10 +54,10 @@ class FakeCatalogue:
             self.aliases[model, alias] = version
         self._queue.put_nowait((model, alias))
 
-    async def changes(self) -> AsyncIterator[AliasKey]:
+    async def changes(self) -> AsyncIterator[tuple[AliasKey, Carrier]]:
         self.caught_up = True
         while True:
-            yield await self._queue.get()
+            yield await self._queue.get(), NO_TRACE
 
 
 class FakeLeases:

@@ -89,7 +89,8 @@ class TorchServeRuntime:
         archive = self._keeper.model_store / registration.archive
         try:
             pack_mar(manifest, graph, HANDLER, archive, name=name, threads=options.threads)
-            self._keeper.add(registration)
+            with remote_call("torchserve register", {"rpc.system": "grpc", "rpc.method": "RegisterModel"}):
+                self._keeper.add(registration)
         except BaseException:
             archive.unlink(missing_ok=True)
             raise
