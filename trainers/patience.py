@@ -24,12 +24,13 @@ async def patiently(what: str, call: Callable[[], Awaitable[T]], *, longest_paus
     Raises:
         TesseraError: The server answered with an error.
     """
-    failures = 0
+    failures, told = 0, ""
     while True:
         try:
             return await call()
         except (UnavailableError, DeadlineExceededError, CancelledError) as error:
             failures += 1
-            if failures == 1:
+            if error.message != told:  # not with every try
                 log.warning("waiting for a server", what=what, reason=error.message)
+            told = error.message
         await asyncio.sleep(min(longest_pause_s, pause_s(failures)))

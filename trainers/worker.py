@@ -21,7 +21,15 @@ from tessera.api.trainer.v1.worker_pb2_grpc import WorkerServiceStub
 from tessera.client.calls import call, pause_s
 from tessera.client.registry import RegistryClient
 from tessera.client.trainer import FINISHED, TrainerClient
-from tessera.errors import FailedPreconditionError, NotFoundError, StaleFenceError, TesseraError, UnavailableError
+from tessera.errors import (
+    FailedPreconditionError,
+    NotFoundError,
+    PermissionDeniedError,
+    StaleFenceError,
+    TesseraError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from tessera.lifecycle import launch, run
 from tessera.queue import Delivery, WorkQueue, check_redis, connect, training_queue
 from tessera.rpc.channel import open_channel
@@ -117,14 +125,17 @@ class Worker:
             try:
                 response = await patiently("register", self._register)
             except TesseraError as error:
-                refused = f"the trainer refuses this worker: {error.message}"
-                if refused != self._unready:
-                    log.error("the trainer refuses this worker, will try again", reason=error.message)
-                self._unready = refused
+                self._refused(error)
                 await asyncio.sleep(_REFUSED_PAUSE_S)
             else:
                 self._unready = ""
                 return response
+
+    def _refused(self, error: TesseraError) -> None:
+        refused = f"the trainer refuses this worker: {error.message}"
+        if refused != self._unready:
+            log.error("the trainer refuses this worker, will try again", reason=error.message)
+        self._unready = refused
 
     async def _undisturbed(self, step: Callable[[], Awaitable[None]]) -> None:
         """Run a step; whatever goes wrong in it, the worker goes on after a pause."""
@@ -149,8 +160,12 @@ class Worker:
             await asyncio.sleep(interval_s / 2)
             try:
                 await self._register()
+            except (UnauthenticatedError, PermissionDeniedError) as error:  # its token was taken back
+                self._refused(error)
             except TesseraError as error:
                 log.debug("cannot announce families", reason=error.message)
+            else:
+                self._unready = ""
 
     async def _take_one(self, queue: WorkQueue, block_s: float) -> None:
         await asyncio.to_thread(self._workspace.check)  # a job that finds no room is better left to another worker

@@ -11,7 +11,7 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from tessera import errors
-from tessera.errors import TesseraError, UnavailableError
+from tessera.errors import PermissionDeniedError, TesseraError, UnauthenticatedError, UnavailableError
 from tessera.rpc.unreachable import why_unreachable
 from tessera.times import to_duration
 
@@ -90,6 +90,12 @@ def rpc_errors() -> Iterator[None]:
         yield
     except grpc.RpcError as error:
         raise from_rpc_error(error) from error
+
+
+def for_callers(error: TesseraError) -> TesseraError:
+    """Return what the callers of this service are told: that another service refuses this one is not their fault, and may pass."""
+    refused = isinstance(error, UnauthenticatedError | PermissionDeniedError) and isinstance(error.__cause__, grpc.RpcError)
+    return UnavailableError(f"another service refuses this one: {error.message}") if refused else error
 
 
 def _from_grpc(code: grpc.StatusCode, message: str) -> TesseraError:

@@ -1,6 +1,7 @@
 """Exceptions become statuses: domain errors with their details, anything else INTERNAL that tells the caller no more than a trace id."""
 
 import asyncio
+import logging
 from typing import Any
 
 import grpc
@@ -9,7 +10,7 @@ from opentelemetry import trace
 
 from tessera.errors import TesseraError
 from tessera.rpc.interceptors.base import Call, CallInterceptor, Context, Method
-from tessera.rpc.status import to_status
+from tessera.rpc.status import for_callers, to_status
 
 log = structlog.get_logger()
 
@@ -26,8 +27,15 @@ class ErrorInterceptor(CallInterceptor):
             except (asyncio.CancelledError, grpc.aio.AbortError):
                 raise
             except TesseraError as error:
-                log.debug("call refused", method=method.path, code=error.code, reason=error.message)
-                await _abort(context, error)
+                told = for_callers(error)
+                log.log(
+                    logging.DEBUG if told is error else logging.WARNING,
+                    "call refused",
+                    method=method.path,
+                    code=told.code,
+                    reason=told.message,
+                )
+                await _abort(context, told)
             except Exception as error:
                 span = trace.get_current_span()
                 span.record_exception(error)
