@@ -36,6 +36,8 @@ def s3_errors(what: str) -> Iterator[None]:
         raise _answered(error, what) from error
     except urllib3.exceptions.HTTPError as error:
         reason = getattr(error, "reason", None) or error
+        if isinstance(reason, urllib3.exceptions.ResponseError):
+            raise UnavailableError(f"the S3 store failed ({reason}); look into its logs") from error
         raise UnavailableError(f"the S3 store cannot be reached: {reason}") from error
 
 
