@@ -28,6 +28,19 @@ WELL = Row(
             (Query("slo:burn:1h", "{{slo}} {{job}} {{model}}"),),
         ),
         Panel(
+            "Dependencies",
+            "1 while something is ready that a process can do without for a while, less while it is away.",
+            "short",
+            (Query("avg by (job, dependency) (process_dependency_ready)", "{{job}}: {{dependency}}"),),
+        ),
+        Panel(
+            "Certificates: time left",
+            "Until the first certificate of each service expires.",
+            "s",
+            (Query("min by (job) (tls_certificate_expiry_seconds)", "{{job}}"),),
+            none="no TLS",
+        ),
+        Panel(
             "CPU",
             "Cores that each process keeps busy. The training process of a worker is a child and is not counted.",
             "short",

@@ -94,6 +94,13 @@ LOADING = Row(
     "Loading",
     (
         Panel(
+            "Graphs in onnxruntime",
+            "By the execution provider that computes them; CPUExecutionProvider on a machine with a GPU: CUDA does not work there.",
+            "short",
+            (Query("sum by (instance, provider) (inference_onnxruntime_sessions)", "{{instance}} {{provider}}"),),
+            stacked=True,
+        ),
+        Panel(
             "Versions loaded",
             "By outcome, since the servers started.",
             "short",

@@ -4,32 +4,13 @@ from pathlib import Path
 
 import psutil
 
-from model_store.manifest import FileEntry
-from tessera.api.registry.v1 import registry_pb2
-from tessera.client.registry import RegistryClient
-from tests.fixtures.inference import InferenceServer, TinyModel, check_answer, manifest_of, piece, poll, serve_inference, tensor
+from tests.fixtures.inference import InferenceServer, TinyModel, check_answer, piece, poll, serve_inference, tensor
 from tests.fixtures.registry import RegistryServer
-from tests.fixtures.torchserve import program
+from tests.fixtures.torchserve import publish_both
 
 MODEL = "puzzle"
 TINY = TinyModel(marker=5)
 LOAD_S = 90.0
-
-
-async def publish_both(registry: RegistryClient, runtime: str) -> registry_pb2.Version:
-    """Register a version with both graphs that prefers a runtime, as champion."""
-    files = []
-    for path, role, data in (
-        ("model.onnx", "graph", TINY.graph()),
-        ("model.pt2", "graph", program(TINY)),
-        ("golden.safetensors", "golden", TINY.golden()),
-    ):
-        blob = await registry.upload_bytes(data)
-        files.append(FileEntry(path=path, sha256=blob.sha256, size_bytes=blob.size_bytes, role=role))
-    await registry.ensure_model(MODEL)
-    version = await registry.create_version(MODEL, manifest_of(MODEL, tuple(files), runtime=runtime).canonical_json())
-    await registry.set_alias(MODEL, "champion", version.version)
-    return version
 
 
 def java() -> list[psutil.Process]:
@@ -55,14 +36,14 @@ async def test_torchserve_starts_when_asked_for_and_the_other_runtime_answers_wh
 ) -> None:
     async with serve_inference(registry_server.address, tmp_path / "cache") as server:
         server.client.timeout_s = LOAD_S
-        await publish_both(server.registry, "onnxruntime")
+        await publish_both(server.registry, MODEL, TINY, "onnxruntime")
         await server.wait_for_alias(MODEL, 1)
         assert await ask(server) == "onnxruntime"
         assert java() == [], "nobody has asked for TorchServe yet"
         assert await ask(server, "torchserve") == "torchserve"
         assert await runtimes_of(server) == ["onnxruntime", "torchserve"]
 
-        await publish_both(server.registry, "torchserve")
+        await publish_both(server.registry, MODEL, TINY, "torchserve")
         await poll(lambda: answered_by_version(server, 2), LOAD_S)
         assert await ask(server) == "torchserve"
         (first,) = java()
