@@ -29,6 +29,7 @@ FAMILY = {
             "raise_at": {"type": "integer"},
             "raise_when_exists": {"type": "string"},
             "permanent": {"type": "boolean"},
+            "servable": {"type": "boolean"},
             "faulty_attempts": {"type": "integer"},
         },
         "required": ["epochs"],

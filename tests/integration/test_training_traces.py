@@ -1,54 +1,74 @@
-"""One trace follows a job: from the caller through the trainer, Redis and the worker to the registry, as a collector receives it."""
+"""One trace follows a job: from its client through the trainer, Redis and the worker to the registry and the server that swaps to it."""
 
-import uuid
 from pathlib import Path
 
 import pytest
-from opentelemetry import context
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tessera.api.trainer.v1 import trainer_pb2 as pb
-from tessera.telemetry import extract
-from tests.fixtures.collector import Collector
+from tessera.telemetry import tracer
+from tests.fixtures.collector import Collector, is_whole
+from tests.fixtures.inference import InferenceProcess
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.registry import RegistryProcess
+from tests.fixtures.spans import spans  # noqa: F401 - a fixture
 from tests.fixtures.trainer import TrainerProcess, TrainingStack
 from tests.fixtures.waiting import until
 
 pytestmark = pytest.mark.slow
 
+WANTED = {
+    ("client", "TrainerService/SubmitJob"),
+    ("trainer", "TrainerService/SubmitJob"),
+    ("trainer", "queue publish"),
+    ("worker", "train job"),
+    ("worker", "WorkerService/ClaimJob"),
+    ("trainer", "WorkerService/ClaimJob"),
+    ("worker", "train"),
+    ("registry", "RegistryService/CreateExperiment"),
+    ("worker", "RegistryService/CreateVersion"),
+    ("registry", "RegistryService/CreateVersion"),
+    ("registry", "RegistryService/SetAlias"),
+    ("trainer", "WorkerService/FinishAttempt"),
+    ("inference", "inference.swap"),
+    ("inference", "inference.load"),
+    ("inference", "RegistryService/GetVersion"),
+    ("registry", "RegistryService/GetVersion"),
+}
 
-async def test_the_spans_of_a_job_from_three_processes_make_one_trace(
-    tmp_path: Path, redis_server: RedisServer, collector: tuple[Collector, str]
+
+async def test_the_spans_of_a_job_from_five_processes_make_one_trace(
+    tmp_path: Path,
+    redis_server: RedisServer,
+    collector: tuple[Collector, str],
+    spans: InMemorySpanExporter,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")  # milliseconds; five seconds otherwise
     received, endpoint = collector
-    for name in ("registry", "trainer"):
+    for name in ("registry", "trainer", "inference"):
         (tmp_path / name).mkdir()
     registry = RegistryProcess(tmp_path / "registry", otlp_endpoint=endpoint)
     trainer = TrainerProcess(tmp_path / "trainer", redis_server.url, registry.address, otlp_endpoint=endpoint)
+    inference = InferenceProcess(tmp_path / "inference", registry.address, otlp_endpoint=endpoint)
     stack = TrainingStack(tmp_path, redis_server, registry, trainer)
-    trace_id = uuid.uuid4().hex
-
-    def names(service: str) -> set[str]:
-        return {span.name.rsplit(".", 1)[-1] for span in received.spans.get(service, []) if span.trace_id.hex() == trace_id}
-
     try:
         registry.start()
         trainer.start()
         stack.start_worker(otlp_endpoint=endpoint)
+        inference.start()
         async with stack.client:
-            spec = await stack.spec(epochs=1)
-            token = context.attach(extract({"traceparent": f"00-{trace_id}-{'1' * 16}-01"}))
-            try:
+            spec = await stack.spec(epochs=1, servable=True, alias="champion")
+            with tracer.start_as_current_span("a person") as root:
                 job_id = (await stack.client.trainer.submit_job(spec)).job.id
-            finally:
-                context.detach(token)
             assert (await stack.until_ended(job_id)).state == pb.JOB_STATE_SUCCEEDED, stack.logs()
-        await until(lambda: "TrainerService/SubmitJob" in names("trainer"))
-        await until(lambda: {"WorkerService/ClaimJob", "WorkerService/FinishAttempt"} <= names("trainer"))  # called by the worker
-        await until(lambda: {"RegistryService/CreateExperiment", "RegistryService/CreateVersion"} <= names("registry"))
-        await until(lambda: "RegistryService/CreateVersion" in names("worker"))  # the caller's side of it
+        trace_id = root.get_span_context().trace_id
+        await until(lambda: is_whole(received.trace(trace_id, spans.get_finished_spans()), WANTED), 60.0)
+        (load,) = (span for span in received.spans["inference"] if span.name == "inference.load")
+        assert load.status.code != load.status.STATUS_CODE_ERROR
     finally:
         for program in (*stack.workers, trainer):
             program.close()
-        if registry.process is not None:
-            registry.kill()
+        for process in (inference, registry):
+            if process.process is not None:
+                process.kill()
