@@ -1,7 +1,9 @@
 """A whole training over TLS and with tokens: registry, trainer and worker as processes of their own."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,18 +15,26 @@ from tessera.errors import UnauthenticatedError
 from tessera.rpc.auth import hash_token
 from tessera.settings import ClientSettings
 from tests.fixtures.certificates import Authority
+from tests.fixtures.inference import InferenceProcess
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.registry import RegistryProcess
 from tests.fixtures.trainer import START_S, Program, TrainerProcess, TrainingStack
 from tests.fixtures.waiting import until
 
 pytestmark = pytest.mark.slow
+WAIT_S = 60.0
 
 ROLES = {"person": "publisher", "trainer": "publisher", "worker": "publisher", "visitor": "reader"}
 
 
 class SecureStack(TrainingStack):
     """A stack that speaks TLS only and knows a token for each of `ROLES`, which is its holder's name."""
+
+    authority: Authority
+
+    def grant(self, **roles: str) -> None:
+        """Say who may do what from now on."""
+        (self.directory / "tokens").write_text("".join(f"{hash_token(name)} {role} {name}@lab\n" for name, role in (ROLES | roles).items()))
 
     def start_worker_as(self, trainer_token: str, registry_token: str = "worker") -> Program:
         """Start a worker that shows these tokens."""
@@ -47,6 +57,7 @@ async def secure(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Sec
     trainer = TrainerProcess(tmp_path / "trainer", redis_server.url, registry.address, authority=authority.cert, **server, **client)
     settings = ClientSettings(tls_ca=authority.cert, token=SecretStr("person"))
     stack = SecureStack(tmp_path, redis_server, registry, trainer, settings)
+    stack.authority = authority
     try:
         registry.start()
         trainer.start()
@@ -80,6 +91,48 @@ async def test_a_worker_that_may_not_work_says_why(secure: SecureStack, token: s
     assert token not in worker.log.read_text().replace(f"{token}@lab", "")
     assert '"event": "serving"' not in worker.log.read_text()
     assert await secure.client.trainer.list_families() == []
+
+
+def times_logged(log: Path, event: str, reason: str = "") -> int:
+    """Return how often a process has logged an event with this in its reason."""
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    return sum(line["event"] == event and reason in (line.get("reason") or "") for line in lines)
+
+
+async def test_a_worker_works_while_its_token_has_the_role(secure: SecureStack) -> None:
+    log = secure.start_worker_as("worker").log
+    await until(lambda: times_logged(log, "serving"), WAIT_S)
+    secure.grant(worker="reader")
+    refusal = "RegisterWorker needs the role publisher; worker@lab is reader"
+    await until(lambda: times_logged(log, "not serving", f"the trainer refuses this worker: {refusal}"), WAIT_S)
+    assert times_logged(log, "the trainer refuses this worker, will try again", refusal) == 1
+    secure.grant(worker="publisher")
+    await until(lambda: times_logged(log, "serving") == 2, WAIT_S)
+
+
+async def test_a_certificate_that_expired_keeps_a_worker_waiting_until_it_is_renewed(secure: SecureStack) -> None:
+    secure.authority.issue("server", ends=datetime.now(UTC) - timedelta(hours=1))
+    for service in (secure.registry, secure.trainer):
+        await until(lambda log=service.log: times_logged(log, "not serving", "server.crt expired at"), WAIT_S)
+    log = secure.start_worker_as("worker").log
+    await until(lambda: times_logged(log, "waiting for a server", "its certificate has expired; renew it"), WAIT_S)
+    assert not times_logged(log, "serving")
+    secure.authority.issue("server")
+    for path, times in ((log, 1), (secure.registry.log, 2), (secure.trainer.log, 2)):
+        await until(lambda path=path, times=times: times_logged(path, "serving") >= times, WAIT_S)
+
+
+async def test_an_inference_server_says_that_its_token_is_unknown_and_goes_on_once_it_is_not(secure: SecureStack) -> None:
+    settings = {"registry__tls_ca": str(secure.registry.authority), "registry__token": "newcomer"}
+    server = InferenceProcess(secure.directory, secure.registry.address, **settings)
+    server.start(serving=False)
+    try:
+        await until(lambda: times_logged(server.log, "cannot follow the registry, trying again", "this token is not known here"), WAIT_S)
+        await until(lambda: times_logged(server.log, "not serving", "the registry has not been read yet"), WAIT_S)
+        secure.grant(newcomer="reader")
+        await until(lambda: times_logged(server.log, "serving"), WAIT_S)
+    finally:
+        server.kill()
 
 
 async def test_a_job_says_that_its_worker_may_not_write_to_the_registry(secure: SecureStack) -> None:

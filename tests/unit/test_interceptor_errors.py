@@ -5,7 +5,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tessera import errors
-from tessera.errors import NotFoundError, TesseraError
+from tessera.errors import NotFoundError, PermissionDeniedError, TesseraError, UnauthenticatedError, UnavailableError
 from tessera.rpc.interceptors.errors import ErrorInterceptor
 from tessera.rpc.status import rpc_errors
 from tests.fixtures.echo import KINDS, call, intercepted
@@ -40,6 +40,23 @@ async def test_anything_else_is_internal_and_leaks_nothing(kind: str) -> None:
     assert "swordfish" not in str(caught.value.trailing_metadata())
     (line,) = logged
     assert (line["event"], line["log_level"], line["exc_info"]) == ("call failed", "error", True)
+
+
+@pytest.mark.parametrize("cls", [UnauthenticatedError, PermissionDeniedError])
+async def test_a_service_that_another_one_refuses_does_not_blame_its_caller(cls: type[TesseraError]) -> None:
+    async def refuse(request: bytes, context: Any) -> bytes:
+        raise cls("this token is not known here")
+
+    async def ask(request: bytes, context: Any) -> bytes:
+        with rpc_errors():
+            (answer,) = await call(other, "Unary", request)
+        return answer
+
+    async with intercepted([ErrorInterceptor()], refuse) as other, intercepted([ErrorInterceptor()], ask) as channel:
+        with capture_logs() as logged, pytest.raises(UnavailableError) as caught, rpc_errors():
+            await call(channel, "Unary")
+    assert caught.value.message == "another service refuses this one: this token is not known here"
+    assert [(line["log_level"], line["reason"]) for line in logged if line["log_level"] != "debug"] == [("warning", caught.value.message)]
 
 
 async def test_a_status_that_the_handler_sends_itself_is_left_alone() -> None:
