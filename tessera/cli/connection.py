@@ -1,6 +1,7 @@
 """Which servers a command talks to, and how it talks to them."""
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -81,7 +82,10 @@ class Connection:
         from tessera.client import Client
 
         # Stdout is for results. The stream is looked up for each line: it may have been replaced and closed since.
-        structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+        structlog.configure(
+            wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+            logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        )
         return Client(**self.addresses(), settings=self.settings())
 
     def _profile_token_file(self) -> Path | None:
