@@ -11,7 +11,8 @@ const grpc = require("@grpc/grpc-js");
 const protoLoader = require("@grpc/proto-loader");
 
 const protos = path.join(__dirname, "..", "..", "protos");
-const definition = protoLoader.loadSync("tessera/api/inference/v1/puzzle.proto", { includeDirs: [protos], keepCase: true, longs: Number });
+const options = { includeDirs: [protos], keepCase: true, longs: Number, defaults: true };
+const definition = protoLoader.loadSync("tessera/api/inference/v1/puzzle.proto", options);
 const { PuzzleService } = grpc.loadPackageDefinition(definition).tessera.api.inference.v1;
 
 const [model, piece, address = "127.0.0.1:8001"] = process.argv.slice(2);

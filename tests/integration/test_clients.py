@@ -83,6 +83,7 @@ async def test_a_piece_finds_its_cell(files: Files, program: tuple[str, str]) ->
     assert head == f"{MODEL} version 1, grid {COLUMNS} x {ROWS}"
     assert best.split()[:4] == ["column", str(MARKER % COLUMNS), "row", str(MARKER // COLUMNS)]
     assert len(others) == 4
+    assert "undefined" not in printed
     assert "UNAUTHENTICATED: this server wants a token" in await without_token(files, *command)
 
 
