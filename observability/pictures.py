@@ -17,24 +17,12 @@ from observability.dashboards import DASHBOARDS
 from observability.panels import Dashboard, Panel, Query, Unit
 
 COLUMNS = 3
-PANEL_INCHES = (6.0, 3.1)
-MOST_NAMES = 8
-"""More series than these are drawn, but not named."""
-FORMATS: dict[Unit, Any] = {
-    "short": ticker.EngFormatter(sep=""),
-    "reqps": ticker.EngFormatter("/s", sep=" "),
-    "s": ticker.EngFormatter("s"),
-    "bytes": ticker.EngFormatter("B"),
-    "percent": ticker.PercentFormatter(100),
-    "percentunit": ticker.PercentFormatter(1),
-}
+PANEL_INCHES = (5.2, 2.6)
+MOST_NAMES = 6
+"""Of all series these many are named, the largest."""
 STYLE: dict[Any, Any] = {
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "font.size": 8,
-    "axes.titlesize": 9,
+    **{"axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False},
+    **{"font.size": 8, "axes.titlesize": 9, "lines.linewidth": 1.3},
 }
 
 
@@ -45,59 +33,82 @@ def draw(dashboard: Dashboard, prometheus: Prometheus, span: Span, path: Path) -
         PrometheusError: It does not answer.
         OSError: The file cannot be written.
     """
-    moves = [(one.times[0], annotation.text) for annotation in dashboard.annotations for one in prometheus.ask(annotation.expr, span)]
-    heights = [-(-len(row.panels) // COLUMNS) for row in dashboard.rows]
+    moves = [one.times[0] for annotation in dashboard.annotations for one in prometheus.ask(annotation.expr, span)]
+    lines = [-(-len(row.panels) // COLUMNS) for row in dashboard.rows]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(COLUMNS * PANEL_INCHES[0], sum(heights) * PANEL_INCHES[1]), layout="constrained")
+        figure = Figure(figsize=(COLUMNS * PANEL_INCHES[0], sum(lines) * PANEL_INCHES[1]), layout="constrained")
         figure.suptitle(dashboard.title, fontsize=14)
-        parts = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights))
-        for row, part, lines in zip(dashboard.rows, parts, heights, strict=True):
+        for row, part, count in zip(dashboard.rows, figure.subfigures(len(lines), 1, height_ratios=lines), lines, strict=True):
             part.suptitle(row.title, x=0.01, ha="left", fontweight="bold")
-            columns = min(COLUMNS, len(row.panels))
-            axes = part.subplots(lines, columns, squeeze=False).flat
+            axes = part.subplots(count, COLUMNS, squeeze=False).ravel()
             for panel, axis in zip(row.panels, axes, strict=False):
                 _draw_panel(panel, prometheus, span, axis)
-                for at, _ in moves:
+                for at in moves if axis.has_data() else []:
                     axis.axvline(_date(at), color="purple", linestyle=":", linewidth=1)
-            for axis in list(axes)[len(row.panels) :]:
+            for axis in axes[len(row.panels) :]:
                 axis.axis("off")
-        figure.savefig(path, dpi=90)
+        figure.savefig(path, dpi=80)
 
 
 def _draw_panel(panel: Panel, prometheus: Prometheus, span: Span, axis: Any) -> None:
     axis.set_title(panel.title, loc="left")
-    axis.yaxis.set_major_formatter(FORMATS[panel.unit])
-    axis.xaxis.set_major_formatter(dates.ConciseDateFormatter(axis.xaxis.get_major_locator()))
     drawn = [(query, one) for query in panel.queries for one in prometheus.ask(query.expr, span)]
     if not drawn:
         axis.text(0.5, 0.5, panel.none or "no data", transform=axis.transAxes, ha="center", color="grey")
+        axis.set(xticks=[], yticks=[])
         return
-    stacked = [(query, one) for query, one in drawn if panel.stacked and not query.line]
-    if stacked:
-        times = sorted({at for _, one in stacked for at in one.times})
-        axis.stackplot(list(map(_date, times)), [_at(one, times) for _, one in stacked], labels=_names(stacked), alpha=0.7)
-    for (query, one), name in zip(drawn, _names(drawn), strict=True):
-        if not panel.stacked or query.line:
-            axis.plot(list(map(_date, one.times)), one.values, label=name, color="black" if query.line else None, linewidth=1.2)
+    drawn.sort(key=lambda pair: -float(np.nanmax(pair[1].values)))
+    names = [_name(query, one) if place < MOST_NAMES else "" for place, (query, one) in enumerate(drawn)]
+    moments = sorted({at for _, one in drawn for at in one.times})
+    times = list(map(_date, moments))
+    below = np.zeros(len(times))
+    for (query, one), name in zip(drawn, names, strict=True):
+        values = _at(one, moments)
+        if panel.stacked and not query.line:
+            axis.fill_between(times, below, below + np.nan_to_num(values), label=name, alpha=0.7, linewidth=0)
+            below = below + np.nan_to_num(values)
+        else:
+            axis.plot(times, values, label=name, color="black" if query.line else None)
+    axis.margins(y=0.15)
     axis.set_ylim(bottom=0)
-    if len(drawn) <= MOST_NAMES:
-        axis.legend(fontsize=6, loc="upper left", frameon=False)
+    axis.yaxis.set_major_formatter(_format(panel.unit))
+    axis.xaxis.set_major_locator(dates.AutoDateLocator(minticks=4, maxticks=7))
+    axis.xaxis.set_major_formatter(dates.DateFormatter("%H:%M:%S" if span.minutes < 5 else "%H:%M"))
+    now = datetime.now(UTC).timestamp()
+    axis.set_xlim(_date(now - span.minutes * 60), _date(now))
+    axis.legend(fontsize=6, loc="upper left", framealpha=0.6, edgecolor="none")
 
 
-def _at(series: Series, times: Sequence[float]) -> list[float]:
-    """Return the values of a series at these times, 0 where it has none."""
-    values = dict(zip(series.times, np.nan_to_num(series.values).tolist(), strict=True))
-    return [values.get(at, 0.0) for at in times]
+def _at(series: Series, times: Sequence[float]) -> Any:
+    """Return the values of a series at these times, NaN where it has none."""
+    values = dict(zip(series.times, series.values, strict=True))
+    return np.array([values.get(at, np.nan) for at in times])
 
 
-def _names(drawn: Sequence[tuple[Query, Series]]) -> list[str]:
-    names = []
-    for query, one in drawn:
-        name = query.legend
-        for label, value in one.labels.items():
-            name = name.replace(f"{{{{{label}}}}}", value)
-        names.append(name)
-    return names
+def _name(query: Query, series: Series) -> str:
+    name = query.legend
+    for label in ("job", "instance", "model", "alias", *series.labels):
+        name = name.replace(f"{{{{{label}}}}}", series.labels.get(label, ""))
+    return name.strip()
+
+
+def _format(unit: Unit) -> ticker.Formatter:
+    formats = {
+        "short": ticker.FormatStrFormatter("%g"),
+        "reqps": ticker.FormatStrFormatter("%g/s"),
+        "s": ticker.FuncFormatter(_seconds),
+        "bytes": ticker.EngFormatter("B"),
+        "percent": ticker.PercentFormatter(100),
+        "percentunit": ticker.PercentFormatter(1),
+    }
+    return formats[unit]
+
+
+def _seconds(value: float, _position: int) -> str:
+    for name, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if value >= 2 * size:
+            return f"{value / size:.3g} {name}"
+    return ticker.EngFormatter("s")(value)
 
 
 def _date(at: float) -> Any:
