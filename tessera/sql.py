@@ -203,7 +203,7 @@ def migrate(engine: Engine, package: str) -> None:
             command.upgrade(config, "head")
         except CommandError as error:
             raise FailedPreconditionError(
-                f"the database has the schema {before}, which this release does not know: a newer release has made it; start that one, "
+                f"the database has the schema {before}, which this release does not know: a newer release made it; start that one, "
                 f"or restore a backup that this one made ({error})"
             ) from error
         after = _revision(session.connection())

@@ -1,0 +1,144 @@
+"""Everything started before what it needs, and Redis taken away later: all wait, say for what, and work without a restart."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tessera.api.inference.v1 import queued_pb2
+from tessera.api.trainer.v1 import trainer_pb2
+from tessera.client import Client
+from tessera.client.queued import QueuedInferenceClient
+from tessera.rpc.channel import open_channel
+from tests.fixtures.faults import WITHIN_S, OwnS3, Service, closing
+from tests.fixtures.inference import TinyModel, publish_version
+from tests.fixtures.postgres import PostgresServer
+from tests.fixtures.queued import MODEL, images
+from tests.fixtures.queued import until_ended as until_computed
+from tests.fixtures.redis import RedisServer
+from tests.fixtures.trainer import FINISHED
+
+REDIS_AWAY = "Redis cannot be reached"
+DATABASE_AWAY = "the database is unavailable"
+
+
+@dataclass
+class Stack:
+    """All services and what they need, of which nothing runs yet."""
+
+    redis: RedisServer
+    s3: OwnS3
+    postgres: PostgresServer
+    registry: Service
+    trainer: Service
+    worker: Service
+    inference: Service
+
+    @property
+    def client(self) -> Client:
+        """A client of the registry and the trainer."""
+        return Client(registry=self.registry.address, trainer=self.trainer.address)
+
+    async def train(self) -> None:
+        """Train a job of the pretended family to its end."""
+        async with self.client as client:
+            picture = await client.registry.upload_bytes(b"a picture")
+            spec = trainer_pb2.JobSpec(family="fake", architecture="tiny", model="cells")
+            spec.hyperparameters.update({"epochs": 1, "epoch_s": 0.0})
+            spec.inputs.add(name="picture", sha256=picture.sha256, size_bytes=picture.size_bytes)
+            job = (await client.trainer.submit_job(spec)).job
+            async with asyncio.timeout(WITHIN_S):
+                while job.state not in FINISHED:
+                    await asyncio.sleep(0.05)
+                    job = await client.trainer.get_job(job.id)
+            assert job.state == trainer_pb2.JOB_STATE_SUCCEEDED, job
+
+    async def compute(self) -> None:
+        """Have a queued request computed."""
+        async with open_channel(self.inference.address) as channel, self.client as client:
+            queued = QueuedInferenceClient(channel, client.registry)
+            submitted = (await queued.submit({"image": images(1)}, MODEL)).inference.id
+            assert (await until_computed(queued, submitted)).state == queued_pb2.INFERENCE_STATE_SUCCEEDED
+
+
+@pytest.fixture
+async def stack(tmp_path: Path, postgres_server: PostgresServer) -> AsyncIterator[Stack]:
+    (tmp_path / "redis").mkdir()
+    redis, s3 = RedisServer(tmp_path / "redis"), OwnS3(tmp_path / "s3")
+    urls = [postgres_server.create_database() for _ in range(3)]
+    postgres_server.stop()
+    registry = Service("services.registry", tmp_path, database_url=urls[0], **s3.settings)
+    trainer = Service(
+        "services.trainer", tmp_path, database_url=urls[1], redis_url=redis.url, registry_address=registry.address, reconcile_s=0.1
+    )
+    worker = Service(
+        "tests.fakes.worker",
+        tmp_path,
+        redis_url=redis.url,
+        work_dir=tmp_path / "work",
+        trainer_address=trainer.address,
+        registry_address=registry.address,
+    )
+    inference = Service(
+        "services.inference",
+        tmp_path,
+        database_url=urls[2],
+        redis_url=redis.url,
+        registry_address=registry.address,
+        cache_dir=tmp_path / "cache",
+        queue_reconcile_s=0.1,
+    )
+    async with closing(inference, worker, trainer, registry):
+        yield Stack(redis, s3, postgres_server, registry, trainer, worker, inference)
+    redis.stop()
+    s3.stop()
+    postgres_server.start()
+    for url in urls:
+        postgres_server.drop_database(url)
+
+
+@pytest.mark.parametrize("order", [["postgres", "s3", "redis"], ["redis", "s3", "postgres"]], ids=" ".join)
+async def test_all_wait_for_what_they_need_in_whatever_order_it_comes(stack: Stack, order: list[str]) -> None:
+    for service in (stack.inference, stack.worker, stack.trainer, stack.registry):
+        service.start()
+    await stack.registry.until(False, DATABASE_AWAY)
+    await stack.trainer.until(False, DATABASE_AWAY)
+    await stack.trainer.until(False, REDIS_AWAY, dependency="redis")
+    await stack.worker.until(False, "the trainer does not know this worker yet")
+    await stack.inference.until(False, "the registry has not been read yet")
+    await stack.inference.until(False, REDIS_AWAY, dependency="redis")
+    await stack.inference.until(False, DATABASE_AWAY, dependency="queue database")
+    comes: dict[str, Callable[[], Awaitable[None]]] = {
+        "postgres": lambda: asyncio.to_thread(stack.postgres.start),
+        "s3": lambda: asyncio.to_thread(stack.s3.start),
+        "redis": lambda: asyncio.to_thread(stack.redis.start),
+    }
+    for what in order:
+        await comes[what]()
+    for service in (stack.registry, stack.trainer, stack.worker, stack.inference):
+        await service.until(True)
+    async with stack.client as client:
+        await publish_version(client.registry, MODEL, TinyModel(marker=1), alias="champion")
+    await asyncio.gather(stack.train(), stack.compute())
+    if order[-1] == "redis":
+        await lose_redis(stack)
+    for service in (stack.registry, stack.trainer, stack.worker, stack.inference):
+        assert "Traceback" not in service.log.read_text()
+
+
+async def lose_redis(stack: Stack) -> None:
+    """Take Redis away from services that are at work, and give it back."""
+    await asyncio.to_thread(stack.redis.kill)
+    await stack.worker.until(False, REDIS_AWAY)
+    await stack.trainer.until(False, REDIS_AWAY, dependency="redis")
+    await stack.inference.until(False, REDIS_AWAY, dependency="redis")
+    await stack.trainer.until(True)  # it takes jobs all the same
+    await stack.inference.until(True)
+    work = asyncio.gather(stack.train(), stack.compute())
+    await asyncio.to_thread(stack.redis.start)
+    await stack.worker.until(True)
+    await stack.trainer.until(True, dependency="redis")
+    await stack.inference.until(True, dependency="redis")
+    await work
