@@ -46,7 +46,8 @@ def test_no_panel_covers_another_and_each_has_a_number_of_its_own(dashboard: Das
     assert max(x for x, _ in cells) < 24
 
 
-def test_promtool_takes_the_rules() -> None:
+def test_promtool_takes_the_configuration_and_the_rules() -> None:
+    promtool("check", "config", str(RULES.parent / "prometheus.yml"))
     promtool("check", "rules", *map(str, sorted(RULES.glob("*.yml"))))
 
 
