@@ -18,7 +18,7 @@ from tessera.api.registry.v1.registry_pb2 import (
 )
 from tessera.blob_files import CHUNK_BYTES, BlobRef, OnProgress, VerifiedFile, disk_errors
 from tessera.errors import CancelledError, InvalidArgumentError, UnavailableError
-from tessera.presigned import AvoidedHosts, Tell, UnreachableHostError, get_head, get_url, put_url
+from tessera.presigned import AvoidedHosts, Tell, UnusableUrlError, get_head, get_url, put_url
 from tessera.rpc.status import rpc_errors
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ _COMPLETE_TIMEOUT_S = 900.0  # the registry reads all of the object to verify it
 class BlobTransfers:
     """Moves blobs to and from a registry, by presigned URL where it gives one.
 
-    A host of such URLs that cannot be reached from here (an object store in a network of its own) is avoided for a while: the registry
-    streams its blobs instead. So whoever reaches the registry reaches all blobs.
+    A host where such URLs lead nowhere from here (an object store in a network of its own) is avoided for a while: the registry streams its
+    blobs instead. So whoever reaches the registry reaches all blobs.
 
     Args:
         stub: Of the registry.
@@ -93,7 +93,7 @@ class BlobTransfers:
         if url:
             try:
                 return await _stoppable(lambda tell: get_url(url, ref, destination, tell), ref, on_progress)
-            except UnreachableHostError as error:
+            except UnusableUrlError as error:
                 self._avoided.add(url, error.message)
         return await _download_stream(self._stub, ref, destination, on_progress)
 
@@ -109,7 +109,7 @@ class BlobTransfers:
         if url:
             try:
                 return ref, await asyncio.to_thread(get_head, url, head_bytes)
-            except UnreachableHostError as error:
+            except UnusableUrlError as error:
                 self._avoided.add(url, error.message)
         return ref, await _stream_head(self._stub, sha256, head_bytes)
 
@@ -129,7 +129,7 @@ class BlobTransfers:
                 try:
                     await _upload_presigned(self._stub, ref, answer.presigned, open_source, on_progress)
                     return
-                except UnreachableHostError as error:
+                except UnusableUrlError as error:
                     self._avoided.add(answer.presigned.url, error.message)
             with open_source() as source:
                 await self._stub.UploadBlob(_upload_requests(ref, source, on_progress))

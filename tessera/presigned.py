@@ -11,7 +11,7 @@ import structlog
 import urllib3
 
 from tessera.blob_files import CHUNK_BYTES, BlobRef, VerifiedFile
-from tessera.errors import NotFoundError, ResourceExhaustedError, UnavailableError
+from tessera.errors import ResourceExhaustedError, UnavailableError
 
 log = structlog.get_logger()
 
@@ -26,25 +26,28 @@ _BUSY = frozenset({429, 500, 502, 503, 504})
 _NO_CONNECTION = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError, urllib3.exceptions.SSLError)
 
 
-class UnreachableHostError(UnavailableError):
-    """No connection to the host of a URL: nothing was moved. The registry can still stream what it would have moved."""
+class UnusableUrlError(UnavailableError):
+    """A URL leads nowhere from here: no connection to its host, or one that refuses it, such as a stranger of the same name.
+
+    Nothing was moved. The registry can stream what would have been moved, or say better what is wrong.
+    """
 
 
 class AvoidedHosts:
-    """Hosts of presigned URLs that could not be reached, each for five minutes: a network may change, or a store come back."""
+    """Hosts of presigned URLs that led nowhere, each for five minutes: a network may change, or a store come back."""
 
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
 
     def __contains__(self, url: str) -> bool:
-        """Tell whether the host of a URL was found to be unreachable."""
+        """Tell whether the host of a URL is avoided."""
         return self._until.get(urlsplit(url).netloc, 0.0) > time.monotonic()
 
     def add(self, url: str, reason: str) -> None:
         """Avoid the host of a URL from now on."""
         host = urlsplit(url).netloc
         self._until[host] = time.monotonic() + _AVOIDED_S
-        log.info("the object store cannot be reached from here, the registry streams its blobs", host=host, reason=reason)
+        log.info("presigned URLs lead nowhere from here, the registry streams its blobs", host=host, reason=reason)
 
 
 def put_url(url: str, file: BinaryIO, size_bytes: int, tell: Tell) -> None:
@@ -57,9 +60,8 @@ def put_url(url: str, file: BinaryIO, size_bytes: int, tell: Tell) -> None:
         tell: See `Tell`.
 
     Raises:
-        UnreachableHostError: No connection to its host.
+        UnusableUrlError: No connection to its host, or the host refuses it.
         UnavailableError: The store breaks off, or is busy, in several tries.
-        FailedPreconditionError: It refuses the URL, for example because it has expired.
         ResourceExhaustedError: It is full.
     """
     headers = {"Content-Length": str(size_bytes), "Content-Type": "application/octet-stream"}
@@ -82,10 +84,8 @@ def get_url(url: str, ref: BlobRef, destination: Path, tell: Tell) -> None:
 
     Raises:
         DataLossError: The bytes are not the promised ones.
-        UnreachableHostError: No connection to its host.
+        UnusableUrlError: No connection to its host, or the host refuses it.
         UnavailableError: The store breaks off, or is busy, in several tries; the destination's disk fails.
-        FailedPreconditionError: It refuses the URL, for example because it has expired.
-        NotFoundError: The object is gone.
         ResourceExhaustedError: The destination's disk is full.
     """
     with VerifiedFile(ref, destination) as file, _pool() as http:
@@ -145,7 +145,7 @@ def _retry(step: Callable[[], int]) -> None:
         try:
             status = step()
         except _NO_CONNECTION as error:
-            raise UnreachableHostError(f"the object store cannot be reached: {error}") from error
+            raise UnusableUrlError(f"the object store cannot be reached: {error}") from error
         except urllib3.exceptions.HTTPError as error:
             problem = f"the object store breaks off: {error}"
             continue
@@ -156,15 +156,7 @@ def _retry(step: Callable[[], int]) -> None:
 
 
 def _check_status(status: int) -> None:
-    match status:
-        case HTTPStatus.OK | HTTPStatus.NO_CONTENT:
-            return
-        case HTTPStatus.NOT_FOUND:
-            raise NotFoundError("the object store has no such object any more; ask the registry again")
-        case HTTPStatus.INSUFFICIENT_STORAGE:
-            raise ResourceExhaustedError("the object store is full; free some space and try again")
-        case _:
-            # Asking the registry again brings another URL, made with the keys that it has then.
-            raise UnavailableError(
-                f"the object store refused the presigned URL (status {status}); it has expired, or the registry's S3 keys are wrong"
-            )
+    if status == HTTPStatus.INSUFFICIENT_STORAGE:
+        raise ResourceExhaustedError("the object store is full; free some space and try again")
+    if status not in (HTTPStatus.OK, HTTPStatus.NO_CONTENT):
+        raise UnusableUrlError(f"the presigned URL is refused (status {status}): it has expired, or the registry's S3 keys are wrong")
