@@ -55,7 +55,7 @@ def _variable(variable: Variable) -> grafana.QueryVariable:
         .multi(True)
         .include_all(True)
         .all_value(".*")
-        .current(models.VariableOption(text="All", value="$__all"))
+        .current(models.VariableOption(text=["All"], value=["$__all"]))
     )
 
 
