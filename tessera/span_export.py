@@ -2,11 +2,15 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from tessera.rpc.options import proxy_option
 
 log = structlog.get_logger()
 
@@ -31,7 +35,7 @@ class QuietExporter(SpanExporter):
 
     def __init__(self, endpoint: str, exporter: SpanExporter | None = None) -> None:
         self._endpoint = endpoint
-        self._exporter = exporter or OTLPSpanExporter(endpoint=endpoint, timeout=TIMEOUT_S)
+        self._exporter = exporter or OTLPSpanExporter(endpoint=endpoint, timeout=TIMEOUT_S, channel_options=_options(endpoint))
         self._lost = 0
         self._reason = ""
         for name in _NOISY:
@@ -61,3 +65,7 @@ class QuietExporter(SpanExporter):
         """Take what the libraries would log, for the one line that we write."""
         self._reason = record.getMessage()
         return False
+
+
+def _options(endpoint: str) -> Any:  # the annotation of OTLPSpanExporter knows of one option, and of text alone
+    return (proxy_option(urlsplit(endpoint).hostname or ""),)

@@ -44,13 +44,12 @@ def open_channel(address: str, settings: ClientSettings = _DEFAULTS) -> grpc.aio
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise InvalidArgumentError(f"the address must read host:port, not {address!r}", field="address")
-    loopback = is_loopback(host)
     headers = _headers(settings)
-    if headers.value and not (settings.tls_ca or loopback or settings.allow_insecure):
+    if headers.value and not (settings.tls_ca or is_loopback(host) or settings.allow_insecure):
         raise InvalidArgumentError(
             f"the token would travel in the clear to {address}: set tls_ca, or allow_insecure if the network is trusted", field="tls_ca"
         )
-    options = channel_options(settings.max_message_bytes, loopback=loopback)
+    options = channel_options(settings.max_message_bytes, host)
     return _Channel(partial(_connect, address, options), client_credentials(settings), headers)
 
 

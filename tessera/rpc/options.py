@@ -6,6 +6,7 @@ from importlib import import_module
 from pkgutil import walk_packages
 
 from tessera import api
+from tessera.settings import is_loopback
 
 _PING_EVERY_S = 30
 _SHORTEST_PING_INTERVAL_S = 20
@@ -44,14 +45,22 @@ def server_options(max_message_bytes: int) -> Options:
     ]
 
 
-def channel_options(max_message_bytes: int, *, loopback: bool) -> Options:
-    """Return the options of a channel; to loopback it never goes through the proxy that the environment names."""
+def proxy_option(host: str) -> tuple[str, int]:
+    """Return the option that lets a channel go through the proxy that the environment names, or not.
+
+    Never to loopback, nor to a plain name without a dot, as containers on one network have: no proxy knows what it stands for.
+    """
+    return ("grpc.enable_http_proxy", int(not is_loopback(host) and ("." in host or ":" in host)))
+
+
+def channel_options(max_message_bytes: int, host: str) -> Options:
+    """Return the options of a channel to a host."""
     return [
         *_common(max_message_bytes),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", _LONGEST_RECONNECT_PAUSE_S * 1000),
         ("grpc.service_config", service_config()),
-        ("grpc.enable_http_proxy", 0 if loopback else 1),
+        proxy_option(host),
     ]
 
 

@@ -1,17 +1,19 @@
 import json
 
+import pytest
+
 from tessera.rpc.options import api_methods, channel_options, server_options, service_config
 
 
 def test_the_server_allows_the_pings_that_clients_send() -> None:
-    client, server = dict(channel_options(1024, loopback=True)), dict(server_options(1024))
+    client, server = dict(channel_options(1024, "127.0.0.1")), dict(server_options(1024))
     for option in ("grpc.http2.min_recv_ping_interval_without_data_ms", "grpc.http2.min_ping_interval_without_data_ms"):
         assert int(server[option]) < int(client["grpc.keepalive_time_ms"])
     assert client["grpc.keepalive_permit_without_calls"] == server["grpc.keepalive_permit_without_calls"] == 1
 
 
 def test_both_sides_cap_messages_in_both_directions() -> None:
-    for options in (channel_options(1024, loopback=True), server_options(1024)):
+    for options in (channel_options(1024, "127.0.0.1"), server_options(1024)):
         assert dict(options)["grpc.max_receive_message_length"] == dict(options)["grpc.max_send_message_length"] == 1024
 
 
@@ -36,6 +38,12 @@ def test_only_methods_that_change_nothing_are_retried_and_only_when_unavailable(
     assert config["loadBalancingConfig"] == [{"round_robin": {}}]
 
 
-def test_the_proxy_of_the_environment_is_not_for_loopback() -> None:
-    assert dict(channel_options(1024, loopback=True))["grpc.enable_http_proxy"] == 0
-    assert dict(channel_options(1024, loopback=False))["grpc.enable_http_proxy"] == 1
+@pytest.mark.parametrize(
+    ("host", "through_proxy"),
+    [
+        *(("127.0.0.1", 0), ("[::1]", 0), ("localhost", 0), ("registry", 0)),
+        *(("registry.example.com", 1), ("192.0.2.7", 1), ("[2001:db8::7]", 1)),
+    ],
+)
+def test_the_proxy_of_the_environment_is_for_other_networks_alone(host: str, through_proxy: int) -> None:
+    assert dict(channel_options(1024, host))["grpc.enable_http_proxy"] == through_proxy
