@@ -62,11 +62,13 @@ class Annotation:
         name: Of the kind of event.
         expr: PromQL; has a value while the event is to be shown.
         text: What stands at the line; `{{label}}` stands for the value of a label.
+        colour: Of the line.
     """
 
     name: str
     expr: str
     text: str
+    colour: str
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def draw(dashboard: Dashboard, prometheus: Prometheus, span: Span, path: Path) -
         PrometheusError: It does not answer.
         OSError: The file cannot be written.
     """
-    moves = [one.times[0] for annotation in dashboard.annotations for one in prometheus.ask(annotation.expr, span)]
+    events = [(one.times[0], event.colour) for event in dashboard.annotations for one in prometheus.ask(event.expr, span)]
     lines = [-(-len(row.panels) // COLUMNS) for row in dashboard.rows]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(COLUMNS * PANEL_INCHES[0], sum(lines) * PANEL_INCHES[1]), layout="constrained")
@@ -43,8 +43,8 @@ def draw(dashboard: Dashboard, prometheus: Prometheus, span: Span, path: Path) -
             axes = part.subplots(count, COLUMNS, squeeze=False).ravel()
             for panel, axis in zip(row.panels, axes, strict=False):
                 _draw_panel(panel, prometheus, span, axis)
-                for at in moves if axis.has_data() else []:
-                    axis.axvline(_date(at), color="purple", linestyle=":", linewidth=1)
+                for at, colour in events if axis.has_data() else []:
+                    axis.axvline(_date(at), color=colour, linestyle=":", linewidth=1)
             for axis in axes[len(row.panels) :]:
                 axis.axis("off")
         figure.savefig(path, dpi=80)

@@ -74,7 +74,7 @@ class _Annotation(Builder[models.AnnotationQuery]):
 
     def build(self) -> models.AnnotationQuery:
         built = _AnnotationOfPrometheus(
-            name=self._annotation.name, datasource=SOURCE, enable=True, icon_color="purple", expr=self._annotation.expr
+            name=self._annotation.name, datasource=SOURCE, enable=True, icon_color=self._annotation.colour, expr=self._annotation.expr
         )
         built.text = self._annotation.text
         return built

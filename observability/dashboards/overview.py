@@ -10,6 +10,14 @@ ALIAS_MOVES = Annotation(
     'count_values by (model, alias) ("version", inference_alias_version{model=~"$model"})'
     ' unless count_values by (model, alias) ("version", inference_alias_version{model=~"$model"} offset 1m)',
     "{{alias}} of {{model}}: version {{version}} answers",
+    "purple",
+)
+VERSIONS_LOADED = Annotation(
+    "Versions loaded",
+    'count by (model, version) (inference_model_info{model=~"$model"})'
+    ' unless count by (model, version) (inference_model_info{model=~"$model"} offset 1m)',
+    "{{model}} version {{version}} is loaded",
+    "blue",
 )
 
 WELL = Row(
@@ -246,6 +254,6 @@ OVERVIEW = Dashboard(
     title="Tessera: overview",
     description="Is it well, how much is asked, where does the time go, which versions answer.",
     variables=(Variable("job", "grpc_server_handled_total"), Variable("model", "inference_alias_wanted_version")),
-    annotations=(ALIAS_MOVES,),
+    annotations=(ALIAS_MOVES, VERSIONS_LOADED),
     rows=(WELL, METHODS, PREDICTIONS, QUEUES, VERSIONS),
 )

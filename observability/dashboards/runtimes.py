@@ -1,6 +1,6 @@
 """What computes: onnxruntime and TorchServe side by side, loads, memory, rollouts, reconstructions."""
 
-from observability.dashboards.overview import ALIAS_MOVES
+from observability.dashboards.overview import ALIAS_MOVES, VERSIONS_LOADED
 from observability.panels import Dashboard, Panel, Query, Row, Variable
 
 MODEL = 'model=~"$model"'
@@ -195,6 +195,6 @@ RUNTIMES = Dashboard(
     title="Tessera: runtimes",
     description="onnxruntime and TorchServe side by side, loading, rollouts, reconstructions.",
     variables=(Variable("model", "inference_alias_wanted_version"),),
-    annotations=(ALIAS_MOVES,),
+    annotations=(ALIAS_MOVES, VERSIONS_LOADED),
     rows=(COMPUTING, LOADING, ROLLOUTS, RECONSTRUCTIONS),
 )
