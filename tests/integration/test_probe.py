@@ -59,6 +59,14 @@ async def test_a_server_with_tls_and_tokens_is_asked_without_a_token(tmp_path: P
         assert code == 1 and one_line(printed, "cannot read", "missing.pem"), printed
 
 
+async def test_a_server_that_wants_certificates_is_asked_with_one(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "authority")
+    server, own = authority.issue("server"), authority.issue("probe")
+    async with serving(settings=ServerSettings(tls_cert=server.cert, tls_key=server.key, tls_client_ca=authority.cert)) as address:
+        names = {"TESSERA_PROBE_TLS_CA": authority.cert, "TESSERA_PROBE_TLS_CERT": own.cert, "TESSERA_PROBE_TLS_KEY": own.key}
+        assert await probe(address, **{name: str(path) for name, path in names.items()}) == (0, "")
+
+
 async def test_a_process_without_a_server_is_well_while_its_metrics_say_so() -> None:
     registry = CollectorRegistry()
     ready = Gauge("process_ready", "1 while ready", registry=registry)
