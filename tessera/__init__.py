@@ -2,3 +2,8 @@
 
 This package is the shared kernel; importing it loads no tensor library.
 """
+
+import os
+
+# onnxruntime would keep a record below the home directory and send it to Microsoft. It asks for this when it is imported, which is later.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
