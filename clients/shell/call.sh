@@ -10,7 +10,7 @@
 #   TOKEN=$(cat "$TESSERA_TOKEN_FILE") grpcurl -cacert "$TESSERA_TLS_CA" -expand-headers -H 'authorization: Bearer ${TOKEN}' \
 #     -d REQUEST-IN-JSON ADDRESS METHOD          # -plaintext in place of -cacert without TLS
 set -euo pipefail
-address=$1 method=$2 request=${3:-"{}"}
+address=${1:?host:port} method=${2:?package.Service/Method} request=${3:-"{}"}
 
 options=(--protocol grpc)
 if [ -n "${TESSERA_TLS_CA:-}" ]; then
