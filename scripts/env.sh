@@ -60,8 +60,11 @@ secrets=$dir/secrets
 
 # Files are written in place: a container holds the file itself, not its name, and would not see a new one.
 write() { # file, its content from the standard input
+  local content
+  content=$(cat)
+  [ -n "$content" ] || fail "$1 could not be made"
   [ -s "$1" ] || echo "made $1"
-  cat >"$1"
+  echo "$content" >"$1"
   case "$1" in
     *ca.key | "$env") chmod 600 "$1" ;;
     *) chmod 644 "$1" ;; # read by the user of a container; the directory keeps others away
@@ -105,8 +108,9 @@ make_key() { # file
 }
 
 make_ca() {
+  [ -s "$secrets/ca.pem" ] && return
   make_key "$secrets/ca.key"
-  [ -s "$secrets/ca.pem" ] || openssl req -x509 -new -key "$secrets/ca.key" -sha256 -days $CA_DAYS -config /dev/stdin <<CONFIG | write "$secrets/ca.pem"
+  openssl req -x509 -new -key "$secrets/ca.key" -sha256 -days $CA_DAYS -config /dev/stdin <<CONFIG | write "$secrets/ca.pem"
 [req]
 prompt = no
 distinguished_name = name
@@ -135,14 +139,17 @@ CONFIG
         "subjectKeyIdentifier = hash" "authorityKeyIdentifier = keyid") 2>/dev/null
 }
 
+is_good() { # service: tell whether it has a certificate that the authority vouches for and that has not expired
+  [ -s "$secrets/$1.pem" ] && openssl verify -CAfile "$secrets/ca.pem" -untrusted "$secrets/$1.pem" "$secrets/$1.pem" >/dev/null 2>&1
+}
+
 make_certificate() { # service
-  if [ ! -s "$secrets/$1.key" ]; then
-    make_key "$secrets/$1.key"
-    sign "$1" | write "$secrets/$1.pem"
-  elif [ ! -s "$secrets/$1.pem" ] || $renew; then
-    sign "$1" | write "$secrets/$1.pem"
-    echo "signed $secrets/$1.pem until $(openssl x509 -in "$secrets/$1.pem" -noout -enddate | cut -d = -f 2)"
-  fi
+  if [ -s "$secrets/$1.key" ] && is_good "$1" && ! $renew; then return; fi
+  [ "$(openssl x509 -in "$secrets/ca.pem" -noout -pubkey)" = "$(openssl pkey -in "$secrets/ca.key" -pubout 2>/dev/null)" ] ||
+    fail "$secrets/ca.key is not the key of ca.pem, so no certificate can be signed: put it back, or empty ca.pem to have a new authority"
+  make_key "$secrets/$1.key"
+  sign "$1" | write "$secrets/$1.pem"
+  echo "signed $secrets/$1.pem until $(openssl x509 -in "$secrets/$1.pem" -noout -enddate | cut -d = -f 2)"
 }
 
 make_token() { # identity, role: a token, and its digest among those that the services know

@@ -159,6 +159,28 @@ def test_certificates_are_renewed_in_place_for_the_same_keys(directory: Path) ->
     certificate(directory, "registry").verify_directly_issued_by(certificate(directory, "ca"))
 
 
+def test_a_new_authority_signs_all_again(directory: Path) -> None:
+    before = made(directory)
+    for name in ("ca.pem", "ca.key"):
+        (directory / "secrets" / name).write_text("")
+    assert run(directory).returncode == 0
+    after = made(directory)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"secrets/ca.key", *(f"secrets/{name}.pem" for name in ("ca", *SERVICES))}
+    certificate(directory, "trainer").verify_directly_issued_by(certificate(directory, "ca"))
+
+
+def test_without_the_key_of_the_authority_certificates_stay_and_it_is_said(directory: Path) -> None:
+    (directory / "secrets/ca.key").unlink()
+    assert run(directory).returncode == 0, "nothing is to be signed"
+    before = made(directory)
+    result = run(directory, "--renew")
+    assert result.returncode == 2
+    assert "ca.key is not the key of ca.pem" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert made(directory) == before
+
+
 def test_a_token_whose_file_is_emptied_is_replaced_and_the_old_one_forgotten(directory: Path) -> None:
     tokens, file = directory / "secrets/tokens", directory / "secrets/worker.token"
     old, inodes = file.read_text().strip(), (tokens.stat().st_ino, file.stat().st_ino)
