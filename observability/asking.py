@@ -43,6 +43,11 @@ class Span:
     rate_interval: str = "1m"
     points: int = 240
 
+    @property
+    def step_s(self) -> float:
+        """Seconds between two values."""
+        return max(1.0, self.minutes * 60 / self.points)
+
     def fill_in(self, expr: str) -> str:
         """Return a query of a dashboard as Prometheus takes it, for everything that its variables offer."""
         return expr.replace("$__rate_interval", self.rate_interval).replace("$model", ".*").replace("$job", ".*")
@@ -65,9 +70,10 @@ class Prometheus:
         Raises:
             PrometheusError: It does not answer, or the query is wrong.
         """
-        step = max(1.0, span.minutes * 60 / span.points)
-        end = time.time() // step * step  # so that queries which are asked one after the other have their values at the same times
-        fields = {"query": span.fill_in(expr), "start": str(end - span.minutes * 60), "end": str(end), "step": str(step)}
+        end = (
+            time.time() // span.step_s * span.step_s
+        )  # so that queries which are asked one after the other have their values at the same times
+        fields = {"query": span.fill_in(expr), "start": str(end - span.minutes * 60), "end": str(end), "step": str(span.step_s)}
         found = []
         for one in self._get("query_range", fields)["result"]:
             times, values = [float(at) for at, _ in one["values"]], [float(value) for _, value in one["values"]]

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import dates, ticker
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from observability.asking import Prometheus, PrometheusError, Series, Span
 from observability.dashboards import DASHBOARDS
@@ -59,7 +59,8 @@ def _draw_panel(panel: Panel, prometheus: Prometheus, span: Span, axis: Any) -> 
         return
     drawn.sort(key=lambda pair: -float(np.nanmax(pair[1].values)))
     names = [_name(query, one) if place < MOST_NAMES else "" for place, (query, one) in enumerate(drawn)]
-    moments = sorted({at for _, one in drawn for at in one.times})
+    first = min(one.times[0] for _, one in drawn)
+    moments = np.arange(first, max(one.times[-1] for _, one in drawn) + 0.5 * span.step_s, span.step_s)
     times = list(map(_date, moments))
     below = np.zeros(len(times))
     for (query, one), name in zip(drawn, names, strict=True):
@@ -79,10 +80,12 @@ def _draw_panel(panel: Panel, prometheus: Prometheus, span: Span, axis: Any) -> 
     axis.legend(fontsize=6, loc="upper left", framealpha=0.6, edgecolor="none")
 
 
-def _at(series: Series, times: Sequence[float]) -> Any:
-    """Return the values of a series at these times, NaN where it has none."""
-    values = dict(zip(series.times, series.values, strict=True))
-    return np.array([values.get(at, np.nan) for at in times])
+def _at(series: Series, moments: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the values of a series at evenly spaced times, NaN where it has none."""
+    values = np.full(len(moments), np.nan)
+    step_s = moments[1] - moments[0] if len(moments) > 1 else 1.0
+    values[np.rint((np.array(series.times) - moments[0]) / step_s).astype(int)] = series.values
+    return values
 
 
 def _name(query: Query, series: Series) -> str:

@@ -2,8 +2,8 @@
 
 from observability.panels import Annotation, Dashboard, Panel, Query, Row, Variable
 
-CALLS = 'grpc_service!~"grpc[.].*", job=~"$job"'
-"""Calls that are somebody's work: no health checks, no reflection."""
+CALLS = 'grpc_service!~"grpc[.].*", grpc_method!~"Watch.*", job=~"$job"'
+"""Calls that are somebody's work: no health checks, no reflection, no watches, which last until their callers go."""
 
 ALIAS_MOVES = Annotation(
     "Alias moves",
@@ -70,7 +70,7 @@ METHODS = Row(
     (
         Panel(
             "Rate",
-            "Calls that ended.",
+            "Calls that ended, here and beside without watches and health checks.",
             "reqps",
             (
                 Query(
@@ -92,7 +92,7 @@ METHODS = Row(
         ),
         Panel(
             "Duration, p99",
-            "From the start of a call to its last message; streams last as long as they are wanted. The dots lead to traces.",
+            "From the start of a call to its last message. The dots lead to traces.",
             "s",
             (
                 Query(
