@@ -4,11 +4,15 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 import urllib3
@@ -16,8 +20,9 @@ from moto.server import ThreadedMotoServer
 
 from model_store.s3 import PART_BYTES, S3Store
 from model_store.store import BlobRef
+from tessera import fullness
 from tessera.blob_files import CHUNK_BYTES
-from tessera.errors import InvalidArgumentError, NotFoundError, UnavailableError
+from tessera.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedError, UnavailableError
 from tests.fixtures.flaky import FlakyProxy, flaky_proxy
 from tests.fixtures.ports import free_port
 from tests.fixtures.s3 import S3Server
@@ -100,6 +105,39 @@ def test_a_server_that_stays_busy_is_unavailable(flaky_store: S3Store, proxy: Fl
     proxy.faults.extend(["busy"] * 20)
     with pytest.raises(UnavailableError, match="503"):
         flaky_store.write(REF, [DATA])
+
+
+def test_a_store_that_is_full_is_told_apart_and_remembered_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    time_s = 0.0
+    monkeypatch.setattr(fullness, "time", SimpleNamespace(monotonic=lambda: time_s))
+    with ThreadingHTTPServer(("127.0.0.1", 0), FullStore) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        store = S3Server(f"127.0.0.1:{server.server_port}", "any", "any").store("bucket")
+        store.check()
+        with pytest.raises(ResourceExhaustedError, match="the S3 store is full"):
+            store.write(REF, [DATA])
+        with pytest.raises(ResourceExhaustedError, match="the S3 store is full"):
+            store.check()
+        time_s = fullness.MEMORY_S
+        store.check()
+        server.shutdown()
+
+
+class FullStore(BaseHTTPRequestHandler):
+    """An S3 server that has a bucket but no room."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(HTTPStatus.OK)
+        self.end_headers()
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(HTTPStatus.INSUFFICIENT_STORAGE)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 def test_a_read_goes_on_where_the_connection_broke(flaky_store: S3Store, s3_store: S3Store, proxy: FlakyProxy) -> None:
