@@ -7,3 +7,5 @@ import os
 
 # onnxruntime would keep a record below the home directory and send it to Microsoft. It asks for this when it is imported, which is later.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# gRPC would write a line of its own to stderr for every handshake that fails. It looks when it is imported, which is later too.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

@@ -56,7 +56,6 @@ def probe(target: str, tls: Tls) -> None:
 
 
 def _probe_health(address: str, tls: Tls) -> None:
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC, which reads it when it is imported, would write the same in its own words
     import grpc
     from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
     from grpc_health.v1.health_pb2_grpc import HealthStub

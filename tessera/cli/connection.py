@@ -78,7 +78,6 @@ class Connection:
         """Return a client, to be entered with `async with`."""
         import structlog
 
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it writes to stderr by itself is for its developers
         from tessera.client import Client
 
         # Stdout is for results. The stream is looked up for each line: it may have been replaced and closed since.
