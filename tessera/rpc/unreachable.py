@@ -5,6 +5,7 @@ from urllib.parse import unquote
 
 _ADDRESS = re.compile(r"ipv[46]:(\S+:\d+)|errors resolving (\S+?): ")
 
+_CLOSES = "it closes connections; it may be starting or ending, or speak TLS where the caller has no tls_ca"
 _REASONS = (
     ("certificate has expired", "its certificate has expired; renew it"),
     ("certificate is not yet valid", "its certificate is not valid yet; compare the clocks of both machines"),
@@ -14,7 +15,7 @@ _REASONS = (
     ("alert certificate required", "it wants a certificate of the caller: set tls_cert and tls_key"),
     ("Connection refused", "nobody listens there"),
     ("Domain name not found", "there is no host of this name"),
-    ("Socket closed", "it closes connections; it may be starting or ending, or speak TLS where the caller has no tls_ca"),
+    *((words, _CLOSES) for words in ("Socket closed", "Connection reset by peer", "Broken pipe")),
 )
 """By what stands in gRPC's message; the first that fits counts."""
 
