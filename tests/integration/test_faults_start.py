@@ -1,4 +1,4 @@
-"""Everything started before what it needs, and Redis taken away later: all wait, say for what, and work without a restart."""
+"""Everything started before what it needs, and some of that taken away later: all wait, say for what, and work without a restart."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -99,7 +99,7 @@ async def stack(tmp_path: Path, postgres_server: PostgresServer) -> AsyncIterato
         postgres_server.drop_database(url)
 
 
-@pytest.mark.parametrize("order", [["postgres", "s3", "redis"], ["redis", "s3", "postgres"]], ids=" ".join)
+@pytest.mark.parametrize("order", [["postgres", "s3", "redis"], ["redis", "s3", "postgres"]], ids="-".join)
 async def test_all_wait_for_what_they_need_in_whatever_order_it_comes(stack: Stack, order: list[str]) -> None:
     for service in (stack.inference, stack.worker, stack.trainer, stack.registry):
         service.start()
@@ -122,8 +122,7 @@ async def test_all_wait_for_what_they_need_in_whatever_order_it_comes(stack: Sta
     async with stack.client as client:
         await publish_version(client.registry, MODEL, TinyModel(marker=1), alias="champion")
     await asyncio.gather(stack.train(), stack.compute())
-    if order[-1] == "redis":
-        await lose_redis(stack)
+    await (lose_redis if order[-1] == "redis" else lose_postgres)(stack)
     for service in (stack.registry, stack.trainer, stack.worker, stack.inference):
         assert "Traceback" not in service.log.read_text()
 
@@ -142,3 +141,17 @@ async def lose_redis(stack: Stack) -> None:
     await stack.trainer.until(True, dependency="redis")
     await stack.inference.until(True, dependency="redis")
     await work
+
+
+async def lose_postgres(stack: Stack) -> None:
+    """Take PostgreSQL away from services that are at work, and give it back."""
+    await asyncio.to_thread(stack.postgres.stop)
+    await stack.registry.until(False, DATABASE_AWAY)
+    await stack.trainer.until(False, DATABASE_AWAY)
+    await stack.inference.until(False, DATABASE_AWAY, dependency="queue database")
+    await stack.inference.until(True)  # what is waited for is answered all the same
+    await asyncio.to_thread(stack.postgres.start)
+    await stack.registry.until(True)
+    await stack.trainer.until(True)
+    await stack.inference.until(True, dependency="queue database")
+    await asyncio.gather(stack.train(), stack.compute())
