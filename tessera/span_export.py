@@ -1,6 +1,7 @@
 """How spans leave the process: without noise while the collector is away."""
 
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,8 +15,8 @@ from tessera.rpc.options import proxy_option
 
 log = structlog.get_logger()
 
-TIMEOUT_S = 3
-"""A collector that is away must not hold up the end of a process for long."""
+TIMEOUT_S = 3.0
+"""A collector that is away must not hold up the end of a process for long; OpenTelemetry's own variable tells another time."""
 _NOISY = ("opentelemetry.exporter.otlp.proto.grpc.exporter", "opentelemetry.sdk._shared_internal")
 """Loggers that write several lines for every batch that is lost."""
 
@@ -35,7 +36,8 @@ class QuietExporter(SpanExporter):
 
     def __init__(self, endpoint: str, exporter: SpanExporter | None = None) -> None:
         self._endpoint = endpoint
-        self._exporter = exporter or OTLPSpanExporter(endpoint=endpoint, timeout=TIMEOUT_S, channel_options=_options(endpoint))
+        timeout_s = float(os.environ.get("OTEL_EXPORTER_OTLP_TIMEOUT", TIMEOUT_S))
+        self._exporter = exporter or OTLPSpanExporter(endpoint=endpoint, timeout=timeout_s, channel_options=_options(endpoint))
         self._lost = 0
         self._reason = ""
         for name in _NOISY:

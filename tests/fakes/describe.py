@@ -29,7 +29,7 @@ FAMILY = {
             "raise_at": {"type": "integer"},
             "raise_when_exists": {"type": "string"},
             "permanent": {"type": "boolean"},
-            "servable": {"type": "boolean"},
+            "artifact": {"type": "string"},
             "faulty_attempts": {"type": "integer"},
         },
         "required": ["epochs"],

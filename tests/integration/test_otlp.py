@@ -49,7 +49,7 @@ async def test_a_collector_that_is_away_fails_no_call_fills_no_log_and_gets_span
                 await call(channel, "Unary")
                 return "echo" in servicer.spans and lines("traces are sent again") > 0
 
-            async with collecting(port) as (servicer, _):
+            with collecting(port) as (servicer, _):
                 await poll(arrived)
                 assert lines("traces cannot be sent") == lines("traces are sent again") == 1
         send(echo, signal.SIGTERM)

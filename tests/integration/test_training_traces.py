@@ -1,14 +1,17 @@
 """One trace follows a job: from its client through the trainer, Redis and the worker to the registry and the server that swaps to it."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from model_store.manifest import FileEntry
 from tessera.api.trainer.v1 import trainer_pb2 as pb
+from tessera.client.trainer import FINISHED
 from tessera.telemetry import tracer
 from tests.fixtures.collector import Collector, is_whole
-from tests.fixtures.inference import InferenceProcess
+from tests.fixtures.inference import InferenceProcess, TinyModel, manifest_of
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.registry import RegistryProcess
 from tests.fixtures.spans import spans  # noqa: F401 - a fixture
@@ -17,6 +20,7 @@ from tests.fixtures.waiting import until
 
 pytestmark = pytest.mark.slow
 
+WAIT_S = 120.0
 WANTED = {
     ("client", "TrainerService/SubmitJob"),
     ("trainer", "TrainerService/SubmitJob"),
@@ -37,6 +41,16 @@ WANTED = {
 }
 
 
+def write_artifact(directory: Path, tiny: TinyModel) -> None:
+    """Write a version that a server can load."""
+    directory.mkdir()
+    entries = []
+    for path, role, data in (("model.onnx", "graph", tiny.graph()), ("golden.safetensors", "golden", tiny.golden())):
+        (directory / path).write_bytes(data)
+        entries.append(FileEntry(path=path, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), role=role))
+    (directory / "manifest.json").write_bytes(manifest_of("cells", tuple(entries)).canonical_json())
+
+
 async def test_the_spans_of_a_job_from_five_processes_make_one_trace(
     tmp_path: Path,
     redis_server: RedisServer,
@@ -45,6 +59,7 @@ async def test_the_spans_of_a_job_from_five_processes_make_one_trace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")  # milliseconds; five seconds otherwise
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")  # seconds, so that a busy machine loses no span
     received, endpoint = collector
     for name in ("registry", "trainer", "inference"):
         (tmp_path / name).mkdir()
@@ -55,15 +70,18 @@ async def test_the_spans_of_a_job_from_five_processes_make_one_trace(
     try:
         registry.start()
         trainer.start()
-        stack.start_worker(otlp_endpoint=endpoint)
+        stack.start_worker(otlp_endpoint=endpoint, stall_timeout_s="60")
         inference.start()
         async with stack.client:
-            spec = await stack.spec(epochs=1, servable=True, alias="champion")
+            write_artifact(tmp_path / "artifact", TinyModel(marker=1))
+            spec = await stack.spec(epochs=1, alias="champion")
+            spec.hyperparameters["artifact"] = str(tmp_path / "artifact")
             with tracer.start_as_current_span("a person") as root:
                 job_id = (await stack.client.trainer.submit_job(spec)).job.id
-            assert (await stack.until_ended(job_id)).state == pb.JOB_STATE_SUCCEEDED, stack.logs()
+            job = await stack.until(job_id, lambda job: job.state in FINISHED, within_s=WAIT_S)
+            assert job.state == pb.JOB_STATE_SUCCEEDED, stack.logs()
         trace_id = root.get_span_context().trace_id
-        await until(lambda: is_whole(received.trace(trace_id, spans.get_finished_spans()), WANTED), 60.0)
+        await until(lambda: is_whole(received.trace(trace_id, spans.get_finished_spans()), WANTED), WAIT_S)
         (load,) = (span for span in received.spans["inference"] if span.name == "inference.load")
         assert load.status.code != load.status.STATUS_CODE_ERROR
     finally:
