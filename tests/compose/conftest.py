@@ -1,19 +1,19 @@
 """The one stack of all these tests: built, started, and taken down at the end; what its containers said is kept if a test failed."""
 
-import asyncio
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
 from PIL import Image
 
+from tessera.api.inference.v1.serving_pb2 import SERVED_STATE_READY
 from tessera.api.trainer.v1 import trainer_pb2
 from tessera.cli.train import attach
 from tests.compose.load import Load
-from tests.compose.stack import ROOT, Stack
+from tests.compose.stack import ROOT, Stack, until
 
 LOGS = ROOT / ".tools" / "compose-logs"
 MODEL = "meadow"
@@ -78,9 +78,9 @@ class Served:
     piece: bytes
     jobs: list[str] = field(default_factory=list)
 
-    def load(self, client: Callable[[], "object"] | None = None) -> Load:
+    def load(self) -> Load:
         """Return load on it."""
-        return Load(client or self.stack.client, MODEL, self.piece)
+        return Load(self.stack, MODEL, self.piece)
 
     def submit(self, epochs: int, alias: str = "") -> str:
         """Submit a small training job of this model and return its id."""
@@ -93,7 +93,7 @@ class Served:
                 await attach(client, spec, {"picture": PHOTO})
                 return (await client.trainer.submit_job(spec)).job.id
 
-        self.jobs.append(asyncio.run(send()))
+        self.jobs.append(self.stack.ask(send()))
         return self.jobs[-1]
 
     def job(self, job_id: str) -> trainer_pb2.Job:
@@ -103,7 +103,7 @@ class Served:
             async with self.stack.client() as client:
                 return await client.trainer.get_job(job_id)
 
-        return asyncio.run(get())
+        return self.stack.ask(get())
 
     def finish(self, job_id: str) -> trainer_pb2.Job:
         """Wait for the end of a job, which must have succeeded."""
@@ -112,9 +112,19 @@ class Served:
             async with self.stack.client() as client:
                 return [job async for job in client.trainer.watch_job(job_id)][-1]
 
-        job = asyncio.run(watch())
+        job = self.stack.ask(watch())
         assert job.state == trainer_pb2.JOB_STATE_SUCCEEDED, job.error
         return job
+
+    def is_champion(self, version: int) -> bool:
+        """Tell whether the server answers with this version where the champion is asked for."""
+
+        async def look() -> bool:
+            async with self.stack.client() as client:
+                found = (await client.inference.list_served(MODEL)).versions
+                return any(one.version == version and one.state == SERVED_STATE_READY and "champion" in one.aliases for one in found)
+
+        return self.stack.ask(look())
 
 
 @pytest.fixture(scope="session")
@@ -125,4 +135,5 @@ def served(stack: Stack) -> Served:
     served = Served(stack, file.getvalue())
     for epochs in (3, 4):
         served.finish(served.submit(epochs, alias="champion"))
+    until(lambda: served.is_champion(2), "version 2 is not served")
     return served

@@ -15,7 +15,7 @@ from tessera.api.inference.v1 import queued_pb2
 from tessera.client import Client
 from tessera.client.queued import FINISHED
 from tessera.errors import DeadlineExceededError, ResourceExhaustedError, TesseraError, UnavailableError
-from tests.compose.stack import PATIENCE_S, until
+from tests.compose.stack import ANSWER_S, PATIENCE_S, Stack, until
 
 T = TypeVar("T")
 
@@ -38,10 +38,10 @@ async def answered(ask: Callable[[], Awaitable[T]]) -> T:
 
 
 class Load:
-    """Asks from a thread of its own while the block runs; leaving it waits for the queued requests to end, and checks that none failed.
+    """Asks while the block runs; leaving it waits for the requests that are under way, and checks that none failed.
 
     Args:
-        client: Makes a client of the stack.
+        stack: Whose inference server is asked.
         model: With puzzle pieces for inputs; its champion is asked.
         piece: An image file.
 
@@ -50,26 +50,32 @@ class Load:
         versions: Version and runtime of every answer, in their order.
     """
 
-    def __init__(self, client: Callable[[], Client], model: str, piece: bytes) -> None:
-        self._client = client
+    def __init__(self, stack: Stack, model: str, piece: bytes) -> None:
+        self._stack = stack
         self._model = model
         self._piece = piece
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._ask()), name="load")
         self._failures: list[str] = []
         self.answers: Counter[str] = Counter()
         self.versions: list[tuple[int, str]] = []
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        self.go_on()
+        self._callers = self._stack.begin(self._ask())
+        try:
+            self.go_on()
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._stop.set()
-        self._thread.join()
+        self._end()
         if error is None:
             assert self._failures == []
+
+    def _end(self) -> None:
+        self._stop.set()
+        self._callers.result(ANSWER_S)
 
     def go_on(self, count: int = 3) -> None:
         """Wait until there are this many more answers of every kind."""
@@ -81,7 +87,7 @@ class Load:
         assert self._failures == []
 
     async def _ask(self) -> None:
-        async with self._client() as client:
+        async with self._stack.client() as client:
             callers = [self._repeat(lambda runtime=runtime: self._predict(client, runtime)) for runtime in RUNTIMES]
             await asyncio.gather(*callers, *(self._repeat(lambda: self._queue(client)) for _ in range(QUEUED_AT_ONCE)))
 

@@ -1,18 +1,23 @@
 """The stack of docker-compose.yml, built and started in a project, with secrets and on ports of its own."""
 
+import asyncio
 import json
 import os
 import re
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tessera.client import Client
 from tessera.settings import ClientSettings
 from tests.fixtures.ports import free_port_base
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "tessera-compose-test"
@@ -20,6 +25,8 @@ PROFILES = "minimal,metrics"
 OURS = ("registry", "trainer", "worker", "inference", "torchserve")
 SERVICES = ("postgres", "minio", "redis", *OURS)
 PATIENCE_S = 240.0
+ANSWER_S = 600.0
+"""Longer than any call or stream of these tests may take."""
 
 
 class Stack:
@@ -48,6 +55,16 @@ class Stack:
         self.run("scripts/env.sh", "--dir", str(directory), "--port-base", str(free_port_base()))
         lines = [line.partition("=") for line in (directory / ".env").read_text().splitlines() if "=" in line and line[0] != "#"]
         self.settings = {name: value.strip("'") for name, _, value in lines}
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="calls", daemon=True).start()
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Start calls. All run on one event loop in a thread of its own: gRPC loses events where a process has several."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def ask(self, work: Coroutine[Any, Any, T]) -> T:
+        """Make calls and return what comes of them."""
+        return self.begin(work).result(ANSWER_S)
 
     def run(self, *command: str, given: str | None = None, timeout: float = 3600.0) -> str:
         """Run a command as a person in the checkout would, and return what it prints; fail with that if it fails."""

@@ -1,6 +1,5 @@
 """A backup of the running stack, and its restoration into an empty one."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ def contents(stack: Stack) -> dict[str, Any]:
                 "jobs": [(j.id, j.state, j.version) async for j in client.trainer.list_jobs()],
             }
 
-    return asyncio.run(read())
+    return stack.ask(read())
 
 
 def verify(stack: Stack) -> None:
@@ -35,7 +34,7 @@ def verify(stack: Stack) -> None:
                 verified = await client.registry.verify_version(version.model, version.version)
                 assert verified.intact, verified.problems
 
-    asyncio.run(read())
+    stack.ask(read())
 
 
 def test_a_backup_restores_everything_into_an_empty_stack(stack: Stack, served: Served, tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """Every container killed by SIGKILL and then restarted, while requests are answered, queued requests computed and a job trains."""
 
-import asyncio
-
 import pytest
 
 from tests.compose.conftest import MODEL, Served
@@ -40,4 +38,4 @@ def test_afterwards_the_registry_is_whole(stack: Stack, served: Served) -> None:
             assert [begin for begin, _ in steps] == [0, *(end for _, end in steps[:-1])]
             assert (await client.registry.get_model(MODEL)).aliases["champion"] == steps[-1][1]
 
-    asyncio.run(look())
+    stack.ask(look())

@@ -63,7 +63,7 @@ def traced(stack: Stack, work: object, awaited: set[str]) -> dict[str, set[str]]
     context = trace.SpanContext(
         int.from_bytes(secrets.token_bytes(16)), int.from_bytes(secrets.token_bytes(8)), is_remote=False, trace_flags=trace.TraceFlags(1)
     )
-    asyncio.run(work(context))
+    stack.ask(work(context))
     trace_id, root = f"{context.trace_id:032x}", f"{context.span_id:016x}"
 
     def spans() -> list[dict[str, str]]:

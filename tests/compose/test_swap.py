@@ -1,6 +1,5 @@
 """An alias moves to and fro under load: no request fails, both runtimes follow."""
 
-import asyncio
 from itertools import pairwise
 
 from tests.compose.conftest import MODEL, Served
@@ -15,7 +14,7 @@ def move(stack: Stack, version: int) -> None:
         async with stack.client() as client:
             await client.registry.set_alias(MODEL, "champion", version, reason="compose test")
 
-    asyncio.run(send())
+    stack.ask(send())
 
 
 def test_an_alias_that_moves_under_load_loses_no_request(stack: Stack, served: Served) -> None:
