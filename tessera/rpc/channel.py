@@ -60,15 +60,15 @@ def _connect(address: str, options: Options, credentials: grpc.ChannelCredential
 
 
 def _headers(settings: ClientSettings) -> WatchedFiles[Headers]:
-    if settings.token_file:
-        return WatchedFiles("token", [settings.token_file], lambda data: _bearer(data.decode(errors="replace").strip()))
-    token = settings.token
-    return WatchedFiles("token", [], lambda: () if token is None else _bearer(token.get_secret_value()))
+    file, token = settings.token_file, settings.token
+    if file:
+        return WatchedFiles("token", [file], lambda data: _bearer(data.decode(errors="replace").strip(), f"the token in {file}"))
+    return WatchedFiles("token", [], lambda: () if token is None else _bearer(token.get_secret_value(), "the token"))
 
 
-def _bearer(token: str) -> Headers:
+def _bearer(token: str, name: str) -> Headers:
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise InvalidArgumentError("the token is empty or holds other characters than printable ASCII", field="token")
+        raise InvalidArgumentError(f"{name} is empty or holds other characters than printable ASCII", field="token")
     return (("authorization", f"Bearer {token}"),)
 
 
