@@ -158,7 +158,8 @@ class Engines:
             engine = self._loaded[name] = await self._load(name)
         except TesseraError as error:
             self._failures[name] = (time.monotonic(), copy(error))  # without its traceback, which holds what was loaded
-            log.warning("a version could not be loaded in a runtime", runtime=name, reason=error.message)
+            if len(self.names) > 1:  # of its only runtime whoever loads the version tells
+                log.warning("a version could not be loaded in a runtime", runtime=name, reason=error.message)
             raise
         finally:
             del self._loading[name]
