@@ -107,6 +107,16 @@ def test_a_full_disk_is_told_apart_from_a_database_that_is_away(tmp_path: Path) 
     with pytest.raises(ResourceExhaustedError, match="disk is full"), writing(engine) as session:
         session.execute(sa.text("CREATE TABLE blobs (data BLOB)"))
         session.execute(sa.text("INSERT INTO blobs VALUES (zeroblob(1000000))"))
+    with pytest.raises(ResourceExhaustedError, match="disk is full"):
+        check_database(engine)  # though it can be read
+    engine.dispose()
+
+
+def test_a_database_whose_tables_are_still_to_be_made_is_unavailable(database_url: str) -> None:
+    engine = open_database(database_url)
+    with pytest.raises(UnavailableError, match="the database is unavailable"), reading(engine) as session:
+        session.execute(sa.select(NUMBERS.c.value))
+    check_database(engine)
     engine.dispose()
 
 
