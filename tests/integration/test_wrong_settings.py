@@ -39,20 +39,20 @@ WRONG = {
             ("file://{here}/file/below", "the filesystem failed at '{here}/file/below/blobs/sha256': Not a directory"),
             ("s3://bucket", "an S3 store needs both an access key and a secret key"),
         ],
-        "--tokens-file": [("{here}/missing", "cannot read the tokens file {here}/missing")],
+        "--tokens-file": TOKENS,
     },
     "services.trainer": {
         "--database-url": DATABASES,
         "--redis-url": REDIS,
         "--registry-address": ADDRESSES,
         "--registry.token-file": TOKENS,
-        "--tokens-file": [("{here}/missing", "cannot read the tokens file {here}/missing")],
+        "--tokens-file": TOKENS,
     },
     "services.inference": {
         "--registry-address": ADDRESSES,
         "--registry.tls-ca": TOKENS,
         "--cache-dir": [("{here}/file/below", "the filesystem failed at '{here}/file/below': Not a directory")],
-        "--tokens-file": [("{here}/missing", "cannot read the tokens file {here}/missing")],
+        "--tokens-file": TOKENS,
     },
     "trainers.worker": {
         "--redis-url": REDIS,
