@@ -7,9 +7,13 @@ rm -rf "$dir"
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
 
-if command -v prometheus promtool >/dev/null; then
+have() {
+    command -v "$1" >/dev/null && command -v "$2" >/dev/null
+}
+
+if have prometheus promtool; then
     ln -s "$(command -v prometheus)" "$(command -v promtool)" "$dir"
-elif command -v apt-get dpkg-deb >/dev/null; then
+elif have apt-get dpkg-deb; then
     # Lists and packages of our own, so that the system's stay as they are.
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
