@@ -25,7 +25,7 @@ if (tokenFile) {
 const client = new PuzzleService(address, credentials);
 const request = { model: { model }, image: fs.readFileSync(piece) };
 
-client.ClassifyCell(request, metadata, { deadline: Date.now() + 5000 }, (error, answer) => {
+client.ClassifyCell(request, metadata, { deadline: Date.now() + 10000 }, (error, answer) => {
   if (error) {
     console.error(`${grpc.status[error.code]}: ${error.details}`);
     process.exit(1);

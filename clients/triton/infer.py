@@ -23,7 +23,7 @@ def main(model: str, image: str, address: str = "127.0.0.1:8001") -> None:
     ca, token_file = os.environ.get("TESSERA_TLS_CA"), os.environ.get("TESSERA_TOKEN_FILE")
     headers = {"authorization": f"Bearer {Path(token_file).read_text().strip()}"} if token_file else None
     with triton.InferenceServerClient(address, ssl=ca is not None, root_certificates=ca) as client:
-        result = client.infer(model, [tensor], headers=headers, client_timeout=5)
+        result = client.infer(model, [tensor], headers=headers, client_timeout=10)
     answer = result.get_response()
     logits = result.as_numpy("logits")
     print(f"{answer.model_name} version {answer.model_version}, {logits.shape[1]} cells")
