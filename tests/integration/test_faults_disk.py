@@ -1,30 +1,23 @@
-"""Full volumes: whoever needs the room says so, what needs none goes on, and all is well again once there is some."""
+"""Full volumes: whoever needs the room says so, what needs none goes on, and all is well again once there is some.
 
-import asyncio
-from collections.abc import AsyncIterator
+A worker's is filled in `test_faults_start`.
+"""
+
 from pathlib import Path
 
 import pytest
 
-from tessera.api.trainer.v1 import trainer_pb2 as pb
 from tessera.client.inference import InferenceClient
 from tessera.client.registry import RegistryClient
 from tessera.errors import ResourceExhaustedError
 from tessera.rpc.channel import open_channel
 from tests.fixtures.faults import Service, closing
 from tests.fixtures.inference import TinyModel, piece, publish_version, tensor
-from tests.fixtures.registry import RegistryProcess
-from tests.fixtures.trainer import TrainingStack
+from tests.fixtures.registry import RegistryServer
 from tests.fixtures.volume import Volume
 
 FULL = "no space left"
 MODEL = "puzzle"
-
-
-@pytest.fixture
-async def registry(registry_process: RegistryProcess) -> AsyncIterator[RegistryClient]:
-    async with open_channel(registry_process.address) as channel:
-        yield RegistryClient(channel)
 
 
 async def test_a_registry_whose_volume_is_full_refuses_blobs_and_answers_with_those_that_it_has(tmp_path: Path) -> None:
@@ -50,40 +43,17 @@ async def test_a_registry_whose_volume_is_full_refuses_blobs_and_answers_with_th
 
 
 async def test_an_inference_server_whose_cache_is_full_loads_its_version_when_there_is_room(
-    registry_process: RegistryProcess, registry: RegistryClient, tmp_path: Path
+    registry_server: RegistryServer, tmp_path: Path
 ) -> None:
-    service = Service("services.inference", tmp_path, registry_address=registry_process.address, cache_dir=tmp_path / "volume")
+    service = Service("services.inference", tmp_path, registry_address=registry_server.address, cache_dir=tmp_path / "volume")
     volume = Volume(service, tmp_path / "volume", size_mib=4)
     async with closing(service), open_channel(service.address) as channel:
         service.start()
         await service.until(True)
         volume.fill()
-        await publish_version(registry, MODEL, TinyModel(marker=1), alias="champion")
+        await publish_version(RegistryClient(registry_server.channel), MODEL, TinyModel(marker=1), alias="champion")
         await service.until(False, "find no room in the cache directory")
         volume.free()
         await service.until(True)
         answer = await InferenceClient(channel).classify_cell(tensor(piece()), MODEL)
         assert answer.answered_by.version == 1
-
-
-async def test_a_worker_whose_work_directory_is_full_takes_no_job_until_there_is_room(training: TrainingStack, tmp_path: Path) -> None:
-    service = Service(
-        "tests.fakes.worker",
-        tmp_path,
-        redis_url=training.redis.url,
-        work_dir=tmp_path / "volume",
-        trainer_address=training.trainer.address,
-        registry_address=training.registry.address,
-    )
-    volume = Volume(service, tmp_path / "volume", size_mib=96)
-    async with closing(service):
-        service.start()
-        await service.until(True)
-        volume.fill()
-        await service.until(False, FULL)
-        job_id = await training.submit(epochs=1)
-        await training.until(job_id, lambda job: job.state == pb.JOB_STATE_QUEUED)
-        await asyncio.to_thread(volume.free)
-        await service.until(True)
-        job = await training.until_ended(job_id)
-        assert (job.state, len(job.attempts)) == (pb.JOB_STATE_SUCCEEDED, 1)

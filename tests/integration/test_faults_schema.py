@@ -64,7 +64,5 @@ async def test_a_schema_of_a_newer_release_ends_a_service_with_one_line_that_say
             assert await asyncio.to_thread(service.wait) == 1
             [line] = [line for line in service.lines() if line["level"] == "error"]
             assert line["event"] == "cannot start"
-            assert line["reason"].startswith(
-                "the database has the schema 9999, which this release does not know: a newer release has made it"
-            )
+            assert line["reason"].startswith("the database has the schema 9999, which this release does not know: a newer release made it")
             assert "Traceback" not in service.log.read_text()

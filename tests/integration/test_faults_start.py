@@ -1,7 +1,7 @@
 """Everything started before what it needs, and some of that taken away later: all wait, say for what, and work without a restart."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from tests.fixtures.queued import MODEL, images
 from tests.fixtures.queued import until_ended as until_computed
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.trainer import FINISHED
+from tests.fixtures.volume import Volume
 
 REDIS_AWAY = "Redis cannot be reached"
 DATABASE_AWAY = "the database is unavailable"
@@ -35,6 +36,7 @@ class Stack:
     trainer: Service
     worker: Service
     inference: Service
+    work_dir: Volume
 
     @property
     def client(self) -> Client:
@@ -53,7 +55,7 @@ class Stack:
                 while job.state not in FINISHED:
                     await asyncio.sleep(0.05)
                     job = await client.trainer.get_job(job.id)
-            assert job.state == trainer_pb2.JOB_STATE_SUCCEEDED, job
+            assert (job.state, len(job.attempts)) == (trainer_pb2.JOB_STATE_SUCCEEDED, 1), job
 
     async def compute(self) -> None:
         """Have a queued request computed."""
@@ -91,7 +93,7 @@ async def stack(tmp_path: Path, postgres_server: PostgresServer) -> AsyncIterato
         queue_reconcile_s=0.1,
     )
     async with closing(inference, worker, trainer, registry):
-        yield Stack(redis, s3, postgres_server, registry, trainer, worker, inference)
+        yield Stack(redis, s3, postgres_server, registry, trainer, worker, inference, Volume(worker, tmp_path / "work", size_mib=96))
     redis.stop()
     s3.stop()
     postgres_server.start()
@@ -99,8 +101,7 @@ async def stack(tmp_path: Path, postgres_server: PostgresServer) -> AsyncIterato
         postgres_server.drop_database(url)
 
 
-@pytest.mark.parametrize("order", [["postgres", "s3", "redis"], ["redis", "s3", "postgres"]], ids="-".join)
-async def test_all_wait_for_what_they_need_in_whatever_order_it_comes(stack: Stack, order: list[str]) -> None:
+async def test_all_wait_for_what_they_need_and_work_when_it_has_come_at_the_start_and_later(stack: Stack) -> None:
     for service in (stack.inference, stack.worker, stack.trainer, stack.registry):
         service.start()
     await stack.registry.until(False, DATABASE_AWAY)
@@ -110,19 +111,16 @@ async def test_all_wait_for_what_they_need_in_whatever_order_it_comes(stack: Sta
     await stack.inference.until(False, "the registry has not been read yet")
     await stack.inference.until(False, REDIS_AWAY, dependency="redis")
     await stack.inference.until(False, DATABASE_AWAY, dependency="queue database")
-    comes: dict[str, Callable[[], Awaitable[None]]] = {
-        "postgres": lambda: asyncio.to_thread(stack.postgres.start),
-        "s3": lambda: asyncio.to_thread(stack.s3.start),
-        "redis": lambda: asyncio.to_thread(stack.redis.start),
-    }
-    for what in order:
-        await comes[what]()
+    for needed in (stack.redis, stack.s3, stack.postgres):  # what they need first comes last
+        await asyncio.to_thread(needed.start)
     for service in (stack.registry, stack.trainer, stack.worker, stack.inference):
         await service.until(True)
     async with stack.client as client:
         await publish_version(client.registry, MODEL, TinyModel(marker=1), alias="champion")
     await asyncio.gather(stack.train(), stack.compute())
-    await (lose_redis if order[-1] == "redis" else lose_postgres)(stack)
+    await lose_redis(stack)
+    await lose_postgres(stack)
+    await lose_room(stack)
     for service in (stack.registry, stack.trainer, stack.worker, stack.inference):
         assert "Traceback" not in service.log.read_text()
 
@@ -155,3 +153,13 @@ async def lose_postgres(stack: Stack) -> None:
     await stack.trainer.until(True)
     await stack.inference.until(True, dependency="queue database")
     await asyncio.gather(stack.train(), stack.compute())
+
+
+async def lose_room(stack: Stack) -> None:
+    """Fill the work directory of the worker, and free it again: meanwhile it takes no job."""
+    stack.work_dir.fill()
+    await stack.worker.until(False, "no space left")
+    training = asyncio.create_task(stack.train())
+    await asyncio.to_thread(stack.work_dir.free)
+    await stack.worker.until(True)
+    await training
