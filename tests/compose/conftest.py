@@ -46,12 +46,14 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     stack.compose("down", "--volumes", "--remove-orphans")  # of a run that was killed
     with timed("docker compose build"):
         stack.compose("build", "--quiet")
+    started = False
     try:
         with timed("docker compose up --wait"):
             stack.up()
+        started = True
         yield stack
     finally:
-        if request.session.testsfailed:
+        if request.session.testsfailed or not started:
             keep_logs(stack)
         with timed("docker compose down"):
             stack.compose("down", "--volumes", "--remove-orphans")

@@ -14,7 +14,7 @@ TARGETS = {
     "registry": 8010,
     "trainer": 8020,
     "inference": 8001,
-    "torchserve": 8081,
+    "torchserve": 7071,
 }
 MAY_REACH = {
     "registry": {"postgres", "minio", "trainer", "inference"},
