@@ -20,6 +20,7 @@ COLUMNS = 3
 PANEL_INCHES = (5.2, 2.6)
 MOST_NAMES = 6
 """Of all series these many are named, the largest."""
+TICKS_S = (10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400)
 STYLE: dict[Any, Any] = {
     **{"axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False},
     **{"font.size": 8, "axes.titlesize": 9, "lines.linewidth": 1.3},
@@ -73,7 +74,7 @@ def _draw_panel(panel: Panel, prometheus: Prometheus, span: Span, axis: Any) -> 
     axis.margins(y=0.15)
     axis.set_ylim(bottom=0)
     axis.yaxis.set_major_formatter(_format(panel.unit))
-    axis.xaxis.set_major_locator(dates.AutoDateLocator(minticks=4, maxticks=7))
+    axis.xaxis.set_major_locator(ticker.MultipleLocator(_tick_s(span) / 86400))
     axis.xaxis.set_major_formatter(dates.DateFormatter("%H:%M:%S" if span.minutes < 5 else "%H:%M"))
     now = datetime.now(UTC).timestamp()
     axis.set_xlim(_date(now - span.minutes * 60), _date(now))
@@ -105,6 +106,11 @@ def _format(unit: Unit) -> ticker.Formatter:
         "percentunit": ticker.PercentFormatter(1),
     }
     return formats[unit]
+
+
+def _tick_s(span: Span) -> int:
+    """Return the seconds between two ticks, so that there are six at most."""
+    return next((seconds for seconds in TICKS_S if span.minutes * 60 / seconds <= 6), TICKS_S[-1])
 
 
 def _seconds(value: float, _position: int) -> str:
