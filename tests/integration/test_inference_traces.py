@@ -8,15 +8,16 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Span
 
+from tessera.api.inference.v1.serving_pb2 import SERVED_STATE_READY
 from tessera.client.inference import InferenceClient
 from tessera.client.registry import RegistryClient
 from tessera.rpc.channel import open_channel
 from tessera.telemetry import tracer
 from tests.fixtures.collector import Collector, is_whole
-from tests.fixtures.inference import InferenceProcess, InferenceServer, TinyModel, piece, publish_version, tensor
+from tests.fixtures.inference import InferenceProcess, InferenceServer, TinyModel, piece, poll, publish_version, tensor
 from tests.fixtures.registry import RegistryProcess
 from tests.fixtures.spans import spans  # noqa: F401 - a fixture
-from tests.fixtures.torchserve import publish_both
+from tests.fixtures.torchserve import publish_program
 from tests.fixtures.waiting import until
 
 PHASES = {"inference.decode", "inference.queue", "inference.compute", "inference.encode"}
@@ -77,8 +78,9 @@ async def test_a_prediction_and_the_swap_before_it_make_one_whole_trace_each(
         inference.start()
         async with open_channel(registry.address) as to_registry, open_channel(inference.address) as to_inference:
             with tracer.start_as_current_span("a person") as swap:
-                await publish_both(RegistryClient(to_registry), "puzzle", TinyModel(marker=1), "torchserve")
+                await publish_program(RegistryClient(to_registry), "puzzle", TinyModel(marker=1))
             client = InferenceClient(to_inference, LOAD_S)
+            await poll(lambda: is_ready(client), LOAD_S)
             await until(lambda: has_all(received, spans, swap, SWAP), LOAD_S)
             with tracer.start_as_current_span("a caller") as call:
                 answer = await client.classify_cell(tensor(piece()), "puzzle")
@@ -88,6 +90,10 @@ async def test_a_prediction_and_the_swap_before_it_make_one_whole_trace_each(
         for process in (inference, registry):
             if process.process is not None:
                 process.kill()
+
+
+async def is_ready(client: InferenceClient) -> bool:
+    return [one.state for one in (await client.list_served("puzzle")).versions] == [SERVED_STATE_READY]
 
 
 def has_all(received: Collector, spans: InMemorySpanExporter, root: Span, wanted: set[tuple[str, str]]) -> bool:  # noqa: F811

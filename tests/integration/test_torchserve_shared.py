@@ -9,16 +9,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from model_store.manifest import FileEntry
 from services.inference.runtimes.runtime import RuntimeOptions
 from services.inference.runtimes.torchserve import create
 from services.inference.settings import InferenceSettings
 from services.inference.torchserve.owners import owner_of
-from tessera.client.registry import RegistryClient
 from tessera.errors import UnavailableError
-from tests.fixtures.inference import InferenceServer, TinyModel, manifest_of, piece, poll, publish_version, serve_inference, tensor
+from tests.fixtures.inference import InferenceServer, TinyModel, piece, poll, publish_version, serve_inference, tensor
 from tests.fixtures.registry import RegistryServer
-from tests.fixtures.torchserve import program, program_manifest
+from tests.fixtures.torchserve import program, program_manifest, publish_program
 from tests.fixtures.torchserve_process import TorchServeContainer, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -43,17 +41,6 @@ time.sleep(600)
 """
 
 
-async def publish_program(registry: RegistryClient, model: str) -> None:
-    """Register a version that TorchServe alone can compute, as champion."""
-    files = []
-    for path, role, data in (("model.pt2", "graph", program(TINY)), ("golden.safetensors", "golden", TINY.golden())):
-        blob = await registry.upload_bytes(data)
-        files.append(FileEntry(path=path, sha256=blob.sha256, size_bytes=blob.size_bytes, role=role))
-    await registry.ensure_model(model)
-    version = await registry.create_version(model, manifest_of(model, tuple(files), runtime="torchserve").canonical_json())
-    await registry.set_alias(model, "champion", version.version)
-
-
 async def answers(server: InferenceServer, model: str) -> bool:
     """Tell whether a model can be used; it may be UNAVAILABLE, but nothing else."""
     try:
@@ -68,7 +55,7 @@ async def test_a_server_answers_without_torchserve_and_takes_it_in_whenever_it_c
 ) -> None:
     told = torchserve_container.settings
     async with serve_inference(registry_server.address, tmp_path / "cache", wait=False, torchserve=told) as server:
-        await publish_program(server.registry, "cells")
+        await publish_program(server.registry, "cells", TINY)
         await publish_version(server.registry, "puzzle", TINY, alias="champion")
         server.client.timeout_s = LOAD_S
         await server.wait_for("puzzle", 1)
@@ -123,7 +110,7 @@ def test_a_second_one_does_not_disturb_the_first(torchserve_container: TorchServ
     try:
         wait_until(lambda: "another TorchServe runs in" in second.log.read_text(), "nobody says so")
         assert not second.ready()
-        assert torchserve_container.ready()
+        wait_until(torchserve_container.ready, "the first is not ready any more")
     finally:
         assert second.stop() == 0
 
