@@ -125,7 +125,13 @@ class Client:
 
     def unregister(self, model: str) -> None:
         """End the workers of a model and forget it; NotFoundError if TorchServe does not have it."""
-        self._call("UnregisterModel", management_pb2.UnregisterModelRequest(model_name=model))
+        try:
+            self._call("UnregisterModel", management_pb2.UnregisterModelRequest(model_name=model))
+        except (NotFoundError, UnavailableError, DeadlineExceededError):
+            raise
+        except TesseraError:  # it says so too when a worker takes long to end, and has forgotten the model by then
+            if model in self.models():
+                raise
 
     def close(self) -> None:
         """Close the connections."""

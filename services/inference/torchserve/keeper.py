@@ -270,6 +270,10 @@ class Keeper:
             client.unregister(registration.name)
         except NotFoundError:  # that is what was wanted
             log.debug("TorchServe did not have the model", model=registration.name)
+        except (UnavailableError, DeadlineExceededError):
+            raise
+        except TesseraError as error:  # no reason to give up TorchServe and all that it computes
+            log.warning("TorchServe does not let go of a model", model=registration.name, reason=error.message)
 
     def _lose(self, error: TesseraError) -> None:
         """TorchServe is gone: its models are to be registered again; whoever waits for the first time is told."""
