@@ -80,10 +80,11 @@ class Load:
     def go_on(self, count: int = 3) -> None:
         """Wait until there are this many more answers of every kind."""
         wanted = {kind: self.answers[kind] + count for kind in (*RUNTIMES, "queued")}
-        until(
-            lambda: self._failures or all(self.answers[kind] >= number for kind, number in wanted.items()),
-            f"no {count} more answers of every kind, but {dict(self.answers)}",
-        )
+        self.until(lambda: all(self.answers[kind] >= number for kind, number in wanted.items()), f"no {count} more answers of every kind")
+
+    def until(self, condition: Callable[[], object], otherwise: str) -> None:
+        """Wait until the condition holds; fail at once with a request that fails."""
+        until(lambda: self._failures or condition(), otherwise)
         assert self._failures == []
 
     async def _ask(self) -> None:

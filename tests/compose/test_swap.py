@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from tests.compose.conftest import MODEL, Served
 from tests.compose.load import RUNTIMES
-from tests.compose.stack import Stack, until
+from tests.compose.stack import Stack
 
 SWAPS = 10
 
@@ -22,7 +22,7 @@ def test_an_alias_that_moves_under_load_loses_no_request(stack: Stack, served: S
         move(stack, version)
         seen = len(load.versions)
         wanted = {(version, runtime) for runtime in RUNTIMES}
-        until(lambda: wanted <= set(load.versions[seen:]), f"version {version} does not answer on both runtimes")
+        load.until(lambda: wanted <= set(load.versions[seen:]), f"version {version} does not answer on both runtimes")
 
     with served.load() as load:
         swap(2)
