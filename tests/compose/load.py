@@ -71,7 +71,7 @@ class Load:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._end()
         if error is None:
-            assert self._failures == []
+            assert not self._failures, self._failures
 
     def _end(self) -> None:
         self._stop.set()
@@ -85,7 +85,7 @@ class Load:
     def until(self, condition: Callable[[], object], otherwise: str) -> None:
         """Wait until the condition holds; fail at once with a request that fails."""
         until(lambda: self._failures or condition(), otherwise)
-        assert self._failures == []
+        assert not self._failures, self._failures
 
     async def _ask(self) -> None:
         async with self._stack.client() as client:

@@ -6,7 +6,7 @@ from tests.compose.conftest import MODEL, Served
 from tests.compose.load import RUNTIMES
 from tests.compose.stack import Stack
 
-SWAPS = 10
+SWAPS = 6
 
 
 def move(stack: Stack, version: int) -> None:
