@@ -66,7 +66,7 @@ down: $(VENV)/.runtime
 	tessera down
 
 env:
-	scripts/env.sh
+	scripts/env.sh $(ARGS)
 
 test: check unit
 
