@@ -191,9 +191,9 @@ def check_room(folder: Path, least_bytes: int = LEAST_ROOM_BYTES) -> None:
     """
     with disk_errors():
         volume = os.statvfs(folder)
-    free_bytes = volume.f_bavail * volume.f_frsize
-    if free_bytes < least_bytes:
-        raise ResourceExhaustedError(f"no space left at {str(folder)!r}: {free_bytes:,} of {least_bytes:,} bytes are free; free some")
+    if volume.f_bavail * volume.f_frsize < least_bytes:
+        # Not how many are free: that may change every second, and what changes is logged again.
+        raise ResourceExhaustedError(f"no space left at {str(folder)!r}: fewer than {least_bytes:,} bytes are free; free some")
     if volume.f_files and not volume.f_favail:  # some filesystems do not count files
         raise ResourceExhaustedError(f"no space left at {str(folder)!r}: it can hold no more files; remove some")
 

@@ -16,7 +16,7 @@ WELL = {"f_bavail": 100, "f_frsize": 4096, "f_files": 1000, "f_favail": 10}
     ("changes", "said"),
     [
         ({}, ""),
-        ({"f_bavail": 99}, "405,504 of 409,600 bytes are free"),
+        ({"f_bavail": 99}, "fewer than 409,600 bytes are free"),
         ({"f_favail": 0}, "it can hold no more files"),
         ({"f_files": 0, "f_favail": 0}, ""),  # as btrfs answers
     ],
