@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from tessera.cli.profiles import Profile, read_profile
+from tessera.cli.profiles import ADDRESSES, Profile, read_profile
 from tessera.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tessera.settings import ClientSettings
 
 T = TypeVar("T")
-SERVICES = ("registry", "trainer", "inference")
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Connection:
         """Return the address of every service: as told, else of the profile, the stack under the home, or the default ports."""
         told = {"registry": self.registry, "trainer": self.trainer, "inference": self.inference}
         found = self.profile.addresses if self.profile else self._local_addresses()
-        return {name: told[name] or found[name] for name in SERVICES}
+        return {name: told[name] or found[name] for name in ADDRESSES}
 
     def settings(self) -> "ClientSettings":
         """Return TLS files, token and deadline. Raises InvalidArgumentError if they do not go together."""
