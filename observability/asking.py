@@ -70,9 +70,8 @@ class Prometheus:
         Raises:
             PrometheusError: It does not answer, or the query is wrong.
         """
-        end = (
-            time.time() // span.step_s * span.step_s
-        )  # so that queries which are asked one after the other have their values at the same times
+        # Queries that are asked one after the other have their values at the same times.
+        end = time.time() // span.step_s * span.step_s
         fields = {"query": span.fill_in(expr), "start": str(end - span.minutes * 60), "end": str(end), "step": str(span.step_s)}
         found = []
         for one in self._get("query_range", fields)["result"]:
