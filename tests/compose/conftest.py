@@ -32,8 +32,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"{seconds:7.1f} s  {step}")
 
 
+@pytest.fixture
+def stack(built: Stack) -> Stack:
+    """The stack, with everything in it running, however the test before has left it."""
+    built.up()
+    return built
+
+
 @pytest.fixture(scope="session")
-def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     durations = request.config.stash.setdefault(DURATIONS, {})
 
     @contextmanager
@@ -130,11 +137,11 @@ class Served:
 
 
 @pytest.fixture(scope="session")
-def served(stack: Stack) -> Served:
+def served(built: Stack) -> Served:
     with Image.open(PHOTO) as photo:
         file = io.BytesIO()
         photo.crop((0, 0, photo.width // 4, photo.height // 3)).save(file, "PNG")
-    served = Served(stack, file.getvalue())
+    served = Served(built, file.getvalue())
     for epochs in (3, 4):
         served.finish(served.submit(epochs, alias="champion"))
     until(lambda: served.is_champion(2), "version 2 is not served")
