@@ -19,6 +19,7 @@ from tessera.errors import DataLossError, InvalidArgumentError, NotFoundError, U
 from tests.fixtures.flaky import FlakyProxy, flaky_proxy
 from tests.fixtures.registry import RegistryServer, serve_registry
 from tests.fixtures.s3 import SERVERS, S3Server, own_bucket
+from tests.fixtures.waiting import until
 
 SIZES = [0, 1, CHUNK_BYTES, 3 * CHUNK_BYTES + 7]
 
@@ -145,12 +146,6 @@ async def test_a_cancelled_upload_stores_nothing(case: Case, tmp_path: Path) -> 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert list(case.store.list()) == []
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 async def test_no_registry_is_unavailable(case: Case, tmp_path: Path) -> None:

@@ -4,8 +4,7 @@ import asyncio
 import hashlib
 import resource
 import shutil
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,12 @@ from tessera.rpc.channel import open_channel
 from tessera.rpc.status import rpc_errors
 from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.registry import RegistryProcess
+from tests.fixtures.waiting import until
 
 Stub = Any  # the generated class exists for the type checker only
 MIB = 1 << 20
 KILLS = 3
 WRITERS = 3
-
-
-async def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
 
 
 @pytest.fixture

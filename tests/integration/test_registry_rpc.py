@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from tessera.rpc.status import rpc_errors
 from tests.fixtures.artifacts import Artifact
 from tests.fixtures.registry import RegistryServer, serve_registry
 from tests.fixtures.s3 import S3Server
+from tests.fixtures.waiting import until
 
 MIB = 1 << 20
 
@@ -44,13 +44,6 @@ async def upload(server: RegistryServer, *requests: pb.UploadBlobRequest) -> pb.
 async def download(server: RegistryServer, digest: str) -> bytes:
     with rpc_errors():
         return b"".join([answer.chunk async for answer in server.stub.DownloadBlob(pb.DownloadBlobRequest(sha256=digest))])
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
 
 
 def leftovers(server: RegistryServer) -> list[Path]:

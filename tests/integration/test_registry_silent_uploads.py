@@ -2,8 +2,7 @@
 
 import asyncio
 import hashlib
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,15 +16,9 @@ from tessera.errors import DeadlineExceededError
 from tessera.rpc.status import rpc_errors
 from tests.fixtures.artifacts import Artifact
 from tests.fixtures.registry import RegistryServer, serve_registry
+from tests.fixtures.waiting import until
 
 PART = bytes(1000)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
 
 
 def unfinished(folder: Path) -> list[Path]:

@@ -5,9 +5,8 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -26,6 +25,7 @@ from tessera.errors import InvalidArgumentError, NotFoundError, ResourceExhauste
 from tests.fixtures.flaky import FlakyProxy, flaky_proxy
 from tests.fixtures.ports import free_port
 from tests.fixtures.s3 import S3Server
+from tests.fixtures.waiting import blocking_until
 
 HOUR = timedelta(hours=1)
 DATA = os.urandom(3 * CHUNK_BYTES)
@@ -161,14 +161,7 @@ def test_a_presigned_url_works_for_its_key_its_time_and_its_signature_only(s3_st
     s3_store.write(REF, [DATA])
     short = s3_store.presign_download(REF.sha256, timedelta(seconds=1))
     assert urllib3.request("GET", s3_store.presign_download(REF.sha256, HOUR)).data == DATA
-    until(lambda: urllib3.request("GET", short).status in (400, 403))
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = datetime.now(UTC) + timedelta(seconds=20)
-    while not condition():
-        assert datetime.now(UTC) < deadline
-        time.sleep(0.1)
+    blocking_until(lambda: urllib3.request("GET", short).status in (400, 403))
 
 
 @pytest.mark.parametrize("sent", [DATA[:-1], DATA + b"x", b"", b"x" * len(DATA)], ids=["short", "long", "empty", "other"])

@@ -4,7 +4,6 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from services.inference.runtimes.torchserve import TorchServeModel
 from tessera.errors import DataLossError, TesseraError, UnavailableError
 from tests.fixtures.inference import TinyModel
 from tests.fixtures.torchserve import RealTorchServe, program_manifest
+from tests.fixtures.waiting import blocking_until
 
 ROOT = Path(__file__).parents[2]
 TINY = TinyModel(marker=3)
@@ -48,13 +48,6 @@ def outage(model: TorchServeModel) -> list[TesseraError]:
             said.append(error)
             assert time.monotonic() < deadline, error.message
             time.sleep(0.05)
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_program_computes_what_numpy_computes_for_any_batch(model: TorchServeModel) -> None:
@@ -89,7 +82,7 @@ def test_two_versions_are_there_at_once_and_one_goes_without_the_other(torchserv
     assert right(other, second)
     other.close()
     assert right(model)
-    until(lambda: {worker.pid for worker in torchserve.workers()} < workers)
+    blocking_until(lambda: {worker.pid for worker in torchserve.workers()} < workers)
 
 
 def test_nothing_of_ours_listens_but_on_loopback(torchserve: RealTorchServe, model: TorchServeModel) -> None:
@@ -110,7 +103,7 @@ def test_its_log_holds_warnings_alone(torchserve: RealTorchServe, model: TorchSe
 def test_a_worker_that_is_killed_comes_back_and_callers_are_told_to_come_again(torchserve: RealTorchServe, model: TorchServeModel) -> None:
     (worker,) = torchserve.workers()
     worker.kill()
-    until(lambda: not psutil.pid_exists(worker.pid) or worker.status() == psutil.STATUS_ZOMBIE)
+    blocking_until(lambda: not psutil.pid_exists(worker.pid) or worker.status() == psutil.STATUS_ZOMBIE)
     said = outage(model)
     assert all(isinstance(error, UnavailableError) and error.retry_after_s for error in said)
     assert [each.pid for each in torchserve.workers()] != [worker.pid]
@@ -146,7 +139,7 @@ def test_a_process_that_is_killed_leaves_no_java_and_no_worker_behind(tmp_path: 
         children = [psutil.Process(pid) for pid in pids]
         host.kill()
         host.wait(30)
-        until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children))
+        blocking_until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children))
 
 
 def read_pids(host: "subprocess.Popen[str]") -> str:

@@ -17,7 +17,8 @@ from tessera.errors import UnavailableError
 from tests.fixtures.inference import InferenceServer, TinyModel, piece, poll, publish_version, serve_inference, tensor
 from tests.fixtures.registry import RegistryServer
 from tests.fixtures.torchserve import program, program_manifest, publish_program
-from tests.fixtures.torchserve_process import TorchServeContainer, wait_until
+from tests.fixtures.torchserve_process import TorchServeContainer
+from tests.fixtures.waiting import blocking_until
 
 ROOT = Path(__file__).parents[2]
 TINY = TinyModel(marker=3)
@@ -95,9 +96,9 @@ def test_what_a_killed_server_left_is_removed_by_another_and_nothing_else(
                 assert len(client.models()) == len(list(store.glob("*.mar"))) == 2
             finally:
                 other.kill()
-        wait_until(lambda: len(client.models()) == 1, "what the killed server left stays")
+        blocking_until(lambda: len(client.models()) == 1, "what the killed server left stays")
         (name,) = client.models()
-        wait_until(lambda: [file.name for file in store.glob("*.owner")] == [f"{owner_of(name)}.owner"], "its files stay")
+        blocking_until(lambda: [file.name for file in store.glob("*.owner")] == [f"{owner_of(name)}.owner"], "its files stay")
         assert [file.name for file in store.glob("*.mar")] == [f"{name}.mar"]
         assert np.allclose(model.run({"image": IMAGES})["logits"], TINY.logits(IMAGES), rtol=1e-4, atol=1e-4)
         model.close()
@@ -108,9 +109,9 @@ def test_a_second_one_does_not_disturb_the_first(torchserve_container: TorchServ
     second = TorchServeContainer(torchserve_container.directory, tmp_path / "second.log")
     second.start()
     try:
-        wait_until(lambda: "another TorchServe runs in" in second.log.read_text(), "nobody says so")
+        blocking_until(lambda: "another TorchServe runs in" in second.log.read_text(), "nobody says so")
         assert not second.ready()
-        wait_until(torchserve_container.ready, "the first is not ready any more")
+        blocking_until(torchserve_container.ready, "the first is not ready any more")
     finally:
         assert second.stop() == 0
 

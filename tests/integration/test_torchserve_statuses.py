@@ -30,6 +30,7 @@ from tessera.errors import (
     TesseraError,
     UnavailableError,
 )
+from tests.fixtures.waiting import blocking_until
 
 HANDLER = Path(__file__).parents[1] / "fakes" / "torchserve_handler.py"
 MOST_BYTES = 8_000_000
@@ -128,12 +129,12 @@ def test_a_full_queue_is_resource_exhausted(server: Server, tmp_path: Path) -> N
     gate = tmp_path / "gate"
     threads = [threading.Thread(target=server.tell, args=(f"wait {gate}",))]
     threads[0].start()
-    until(gate.with_name("gate.begun").exists)
+    blocking_until(gate.with_name("gate.begun").exists)
     try:
         for waiting in (1, 2):
             threads.append(threading.Thread(target=server.tell, args=("tell",)))
             threads[-1].start()
-            until(lambda waiting=waiting: pending(server) == waiting)
+            blocking_until(lambda waiting=waiting: pending(server) == waiting)
         error = raised(lambda: server.tell("tell"))
         assert type(error) is ResourceExhaustedError
         assert error.retry_after_s
@@ -238,10 +239,3 @@ def test_what_is_not_in_the_table_is_internal() -> None:
 def pending(server: Server) -> int:
     described = json.loads(server.client._call("DescribeModel", DescribeModelRequest(model_name="m")).msg)
     return int(described[0]["jobQueueStatus"]["pendingRequests"])
-
-
-def until(condition: Any) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

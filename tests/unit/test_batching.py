@@ -11,7 +11,8 @@ from services.inference.metrics import EngineMetrics
 from services.inference.options import CallOptions
 from services.inference.runtimes.runtime import Tensors
 from tessera.errors import DeadlineExceededError, InvalidArgumentError, ResourceExhaustedError, TesseraError
-from tests.fixtures.batching import FOREVER, LIMITS, POISON, Model, batcher, busy, names, request, stopped_clock, until
+from tests.fixtures.batching import FOREVER, LIMITS, POISON, Model, batcher, busy, names, request, stopped_clock
+from tests.fixtures.waiting import until
 
 
 async def test_what_waits_is_computed_together_as_soon_as_the_model_is_free() -> None:

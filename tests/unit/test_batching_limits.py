@@ -10,7 +10,8 @@ from services.inference.metrics import EngineMetrics
 from services.inference.options import CallOptions
 from services.inference.runtimes.runtime import Tensors
 from tessera.errors import InvalidArgumentError, ResourceExhaustedError, TesseraError
-from tests.fixtures.batching import FOREVER, LIMITS, POISON, Model, batcher, busy, names, request, stopped_clock, until
+from tests.fixtures.batching import FOREVER, LIMITS, POISON, Model, batcher, busy, names, request, stopped_clock
+from tests.fixtures.waiting import until
 
 
 async def test_new_limits_hold_at_once_for_what_waits_and_for_what_comes() -> None:
