@@ -20,9 +20,11 @@ from tests.fixtures.queued import until_ended as until_computed
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.trainer import FINISHED
 from tests.fixtures.volume import Volume
+from tests.fixtures.waiting import until
 
 REDIS_AWAY = "Redis cannot be reached"
 DATABASE_AWAY = "the database is unavailable"
+NO_ROOM = "no space left"
 
 
 @dataclass
@@ -158,7 +160,9 @@ async def lose_postgres(stack: Stack) -> None:
 async def lose_room(stack: Stack) -> None:
     """Fill the work directory of the worker, and free it again: meanwhile it takes no job."""
     stack.work_dir.fill()
-    await stack.worker.until(False, "no space left")
+    await stack.worker.until(False, NO_ROOM)
+    # Only now does it wait for no job any more that it would begin without room.
+    await until(lambda: any(line["event"].startswith("cannot work now") and NO_ROOM in line["reason"] for line in stack.worker.lines()))
     training = asyncio.create_task(stack.train())
     await asyncio.to_thread(stack.work_dir.free)
     await stack.worker.until(True)
