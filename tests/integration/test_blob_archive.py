@@ -7,10 +7,14 @@ import sys
 import tarfile
 from pathlib import Path
 
+import pytest
+
 from model_store.local import LocalStore
 from model_store.s3 import S3Store
 from model_store.store import BlobStore
+from services.registry.archive import unpack
 from tessera.blob_files import CHUNK_BYTES, BlobRef
+from tessera.errors import InvalidArgumentError
 from tests.fixtures.s3 import S3Server
 
 DATA = [b"", b"a blob", os.urandom(CHUNK_BYTES + 7)]
@@ -80,9 +84,10 @@ def test_wrong_bytes_and_what_is_no_archive_are_refused_in_one_line(tmp_path: Pa
         member = tarfile.TarInfo("0" * 64)
         member.size = 4
         made.addfile(member, io.BytesIO(b"data"))
+    store = LocalStore(tmp_path)
     for given, said in ((wrong.getvalue(), "sha256"), (b"no archive" * 100, "no whole tar archive"), (wrong.getvalue()[:514], "archive")):
-        unpacked = archive("unpack", given, blob_store=f"file://{tmp_path}")
-        assert unpacked.returncode == 1
-        assert said in unpacked.stderr.decode()
-        assert unpacked.stderr.count(b"\n") == 1, unpacked.stderr
-    assert contents(LocalStore(tmp_path)) == {}
+        with pytest.raises(InvalidArgumentError, match=said):
+            unpack(store, io.BytesIO(given))
+    refused = archive("unpack", wrong.getvalue(), blob_store=f"file://{tmp_path}")
+    assert (refused.returncode, refused.stderr.count(b"\n")) == (1, 1), refused.stderr
+    assert contents(store) == {}
