@@ -22,9 +22,8 @@ from tests.fixtures.certificates import Authority, Pair
 from tests.fixtures.echo import FIRST, NAME, call
 from tests.fixtures.echo_program import started
 from tests.fixtures.ports import free_port
-from tests.fixtures.waiting import until
+from tests.fixtures.waiting import WAIT_S, until
 
-WAIT_S = 60.0
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 
 
@@ -87,9 +86,9 @@ async def test_a_certificate_that_expired_before_the_start_is_waited_for(tmp_pat
     expired = authority.issue("server", ends=datetime.now(UTC) - timedelta(hours=1))
     async with started(tmp_path, *with_tls(expired)) as echo:
         port = (await echo.ready())["port"]
-        await until(echo.logged("not serving", "certificate: "), WAIT_S)
+        await until(echo.logged("not serving", "certificate: "))
         authority.issue("server", ends=datetime.now(UTC) + timedelta(hours=1))
-        await until(echo.logged("serving"), WAIT_S)
+        await until(echo.logged("serving"))
         assert await ask(port, ClientSettings(tls_ca=authority.cert)) == [b"ping"]
         assert echo.logged("the certificate expires soon")()
 
@@ -101,18 +100,18 @@ async def test_a_new_certificate_that_cannot_be_used_leaves_the_old_one(tmp_path
         port = (await echo.ready())["port"]
         for broken, reason in ((old[:300], "tls_cert holds no certificate"), (b"", "tls_cert holds no certificate")):
             pair.cert.write_bytes(broken)
-            await until(echo.logged("the new certificate cannot be used, the old stays", reason), WAIT_S)
+            await until(echo.logged("the new certificate cannot be used, the old stays", reason))
             assert await ask(port, trusting) == [b"ping"]
         new_key = Authority(tmp_path, "other").issue("other").key.read_bytes()
         pair.cert.write_bytes(old)
         pair.key.write_bytes(new_key)
-        await until(echo.logged("the new certificate cannot be used, the old stays", "tls_key is not the key"), WAIT_S)
+        await until(echo.logged("the new certificate cannot be used, the old stays", "tls_key is not the key"))
         pair.key.unlink()
-        await until(echo.logged("the new certificate cannot be used, the old stays", "cannot read"), WAIT_S)
+        await until(echo.logged("the new certificate cannot be used, the old stays", "cannot read"))
         assert await shown(port) == old
         assert not echo.logged("not serving")()
         whole = authority.issue("server")
-        await until(echo.logged("certificate read again"), WAIT_S)
+        await until(echo.logged("certificate read again"))
         assert await shown(port) == whole.cert.read_bytes()
 
 
@@ -144,7 +143,7 @@ async def test_tokens_are_given_changed_and_taken_back_without_a_restart(tmp_pat
         grant(bob="operator")
         await becomes("alice", "this token is not known here")
         tokens.write_text("swordfish reader alice\n")
-        await until(echo.logged("the new tokens file cannot be used, the old stays", "line 1: must read"), WAIT_S)
+        await until(echo.logged("the new tokens file cannot be used, the old stays", "line 1: must read"))
         assert "swordfish" not in (tmp_path / "log").read_text()
         assert [await refused("alice"), await refused("bob")] == ["this token is not known here", ""]
         grant(alice="reader")
@@ -182,7 +181,7 @@ async def test_a_caller_takes_another_authority_and_another_token_without_a_rest
             (tmp_path / "trusted").write_bytes(authority.cert.read_bytes() + Authority(tmp_path, "next").cert.read_bytes())
             (tmp_path / "mine").write_text("second")
             tokens.write_text(f"{hash_token('second')} reader second\n")
-            await until(echo.logged("tokens file read again"), WAIT_S)
+            await until(echo.logged("tokens file read again"))
             await eventually(answered)
             (tmp_path / "release").touch()
             assert await held.read() == b"hold"  # what was on its way when the certificates changed

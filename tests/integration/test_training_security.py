@@ -22,7 +22,6 @@ from tests.fixtures.trainer import START_S, Program, TrainerProcess, TrainingSta
 from tests.fixtures.waiting import until
 
 pytestmark = pytest.mark.slow
-WAIT_S = 60.0
 
 ROLES = {"person": "publisher", "trainer": "publisher", "worker": "publisher", "visitor": "reader"}
 
@@ -101,25 +100,25 @@ def times_logged(log: Path, event: str, reason: str = "") -> int:
 
 async def test_a_worker_works_while_its_token_has_the_role(secure: SecureStack) -> None:
     log = secure.start_worker_as("worker").log
-    await until(lambda: times_logged(log, "serving"), WAIT_S)
+    await until(lambda: times_logged(log, "serving"))
     secure.grant(worker="reader")
     refusal = "RegisterWorker needs the role publisher; worker@lab is reader"
-    await until(lambda: times_logged(log, "not serving", f"the trainer refuses this worker: {refusal}"), WAIT_S)
+    await until(lambda: times_logged(log, "not serving", f"the trainer refuses this worker: {refusal}"))
     assert times_logged(log, "the trainer refuses this worker, will try again", refusal) == 1
     secure.grant(worker="publisher")
-    await until(lambda: times_logged(log, "serving") == 2, WAIT_S)
+    await until(lambda: times_logged(log, "serving") == 2)
 
 
 async def test_a_certificate_that_expired_keeps_a_worker_waiting_until_it_is_renewed(secure: SecureStack) -> None:
     secure.authority.issue("server", ends=datetime.now(UTC) - timedelta(hours=1))
     for service in (secure.registry, secure.trainer):
-        await until(lambda log=service.log: times_logged(log, "not serving", "server.crt expired at"), WAIT_S)
+        await until(lambda log=service.log: times_logged(log, "not serving", "server.crt expired at"))
     log = secure.start_worker_as("worker").log
-    await until(lambda: times_logged(log, "waiting for a server", "its certificate has expired; renew it"), WAIT_S)
+    await until(lambda: times_logged(log, "waiting for a server", "its certificate has expired; renew it"))
     assert not times_logged(log, "serving")
     secure.authority.issue("server")
     for path, times in ((log, 1), (secure.registry.log, 2), (secure.trainer.log, 2)):
-        await until(lambda path=path, times=times: times_logged(path, "serving") >= times, WAIT_S)
+        await until(lambda path=path, times=times: times_logged(path, "serving") >= times)
 
 
 async def test_an_inference_server_says_that_its_token_is_unknown_and_goes_on_once_it_is_not(secure: SecureStack) -> None:
@@ -127,10 +126,10 @@ async def test_an_inference_server_says_that_its_token_is_unknown_and_goes_on_on
     server = InferenceProcess(secure.directory, secure.registry.address, **settings)
     server.start(serving=False)
     try:
-        await until(lambda: times_logged(server.log, "cannot follow the registry, trying again", "this token is not known here"), WAIT_S)
-        await until(lambda: times_logged(server.log, "not serving", "the registry has not been read yet"), WAIT_S)
+        await until(lambda: times_logged(server.log, "cannot follow the registry, trying again", "this token is not known here"))
+        await until(lambda: times_logged(server.log, "not serving", "the registry has not been read yet"))
         secure.grant(newcomer="reader")
-        await until(lambda: times_logged(server.log, "serving"), WAIT_S)
+        await until(lambda: times_logged(server.log, "serving"))
     finally:
         server.kill()
 

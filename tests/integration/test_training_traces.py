@@ -16,11 +16,10 @@ from tests.fixtures.redis import RedisServer
 from tests.fixtures.registry import RegistryProcess
 from tests.fixtures.spans import spans  # noqa: F401 - a fixture
 from tests.fixtures.trainer import TrainerProcess, TrainingStack
-from tests.fixtures.waiting import until
+from tests.fixtures.waiting import WAIT_S, until
 
 pytestmark = pytest.mark.slow
 
-WAIT_S = 120.0
 WANTED = {
     ("client", "TrainerService/SubmitJob"),
     ("trainer", "TrainerService/SubmitJob"),
@@ -81,7 +80,7 @@ async def test_the_spans_of_a_job_from_five_processes_make_one_trace(
             job = await stack.until(job_id, lambda job: job.state in FINISHED, within_s=WAIT_S)
             assert job.state == pb.JOB_STATE_SUCCEEDED, stack.logs()
         trace_id = root.get_span_context().trace_id
-        await until(lambda: is_whole(received.trace(trace_id, spans.get_finished_spans()), WANTED), WAIT_S)
+        await until(lambda: is_whole(received.trace(trace_id, spans.get_finished_spans()), WANTED))
         (load,) = (span for span in received.spans["inference"] if span.name == "inference.load")
         assert load.status.code != load.status.STATUS_CODE_ERROR
     finally:
