@@ -72,10 +72,14 @@ class Dispatcher(Reconciler):
             *(self._hold_inputs, self._release_inputs, self._measure),
         )
 
-    async def _lose(self) -> None:
-        if not self._renewed:  # nobody could report before we were there
+    async def _renew_once(self) -> None:
+        """Begin every lease anew: nobody could report before we were there."""
+        if not self._renewed:
             await asyncio.to_thread(self._attempts.renew_all)
             self._renewed = True
+
+    async def _lose(self) -> None:
+        await self._renew_once()
         for job_id in await asyncio.to_thread(self._attempts.lose_passed):
             log.warning("attempt lost: its lease has passed", job=job_id)
             self._watch.tell(job_id)
