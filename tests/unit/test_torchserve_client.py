@@ -24,14 +24,17 @@ class Answer(grpc.RpcError):
 
 
 class Management:
-    """Answers UnregisterModel with a status, and has these models afterwards."""
+    """Answers UnregisterModel with a status as often as told, then well; has these models meanwhile."""
 
-    def __init__(self, code: grpc.StatusCode, *models: str) -> None:
-        self._code = code
+    def __init__(self, code: grpc.StatusCode, *models: str, times: int = 1) -> None:
+        self._codes = iter([code] * times)
         self._models = models
+        self.calls = 0
 
     def UnregisterModel(self, request: Any, **options: Any) -> None:
-        raise Answer(self._code)
+        self.calls += 1
+        if code := next(self._codes, None):
+            raise Answer(code)
 
     def ListModels(self, request: Any, **options: Any) -> management_pb2.ManagementResponse:
         return management_pb2.ManagementResponse(msg=json.dumps({"models": [{"modelName": model} for model in self._models]}))
@@ -47,10 +50,17 @@ def client() -> Iterator[Client]:
 def test_a_model_that_is_gone_is_removed_whatever_torchserve_says_of_it(client: Client) -> None:
     client._management = Management(grpc.StatusCode.UNKNOWN, "lego-1")
     client.unregister("puzzle-1")
+    assert client._management.calls == 1
 
 
-def test_one_that_is_still_there_is_told(client: Client) -> None:
+def test_one_that_is_still_there_is_removed_once_more(client: Client) -> None:
     client._management = Management(grpc.StatusCode.UNKNOWN, "puzzle-1")
+    client.unregister("puzzle-1")
+    assert client._management.calls == 2
+
+
+def test_one_that_torchserve_does_not_let_go_of_is_told(client: Client) -> None:
+    client._management = Management(grpc.StatusCode.UNKNOWN, "puzzle-1", times=2)
     with pytest.raises(TesseraError, match="UNKNOWN"):
         client.unregister("puzzle-1")
 

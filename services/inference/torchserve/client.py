@@ -125,13 +125,14 @@ class Client:
 
     def unregister(self, model: str) -> None:
         """End the workers of a model and forget it; NotFoundError if TorchServe does not have it."""
+        request = management_pb2.UnregisterModelRequest(model_name=model)
         try:
-            self._call("UnregisterModel", management_pb2.UnregisterModelRequest(model_name=model))
+            self._call("UnregisterModel", request)
         except (NotFoundError, UnavailableError, DeadlineExceededError):
             raise
-        except TesseraError:  # it says so too when a worker takes long to end, and has forgotten the model by then
+        except TesseraError:  # a worker took long to end; TorchServe has forgotten the model, or keeps it without workers until asked again
             if model in self.models():
-                raise
+                self._call("UnregisterModel", request)
 
     def close(self) -> None:
         """Close the connections."""
