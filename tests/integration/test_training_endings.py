@@ -109,5 +109,5 @@ async def test_a_job_that_cannot_be_trained_is_refused_with_what_is_known(traini
             await training.client.trainer.submit_job(pb.JobSpec(**fields))
         assert raised.value.field == field
     good.hyperparameters.update({"learning_rate": 1})
-    with pytest.raises(InvalidArgumentError, match=r"unknown hyperparameter 'learning_rate'; known: die_at, epoch_s, epochs"):
+    with pytest.raises(InvalidArgumentError, match=r"unknown hyperparameter 'learning_rate'; known: artifact, die_at, epoch_s, epochs"):
         await training.client.trainer.submit_job(good)

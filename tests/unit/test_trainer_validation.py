@@ -44,7 +44,7 @@ def test_a_good_spec_passes_with_whole_numbers_that_protobuf_keeps_as_floats() -
         (
             {"hyperparameters": {"epochs": 3, "lr": 1}},
             "spec.hyperparameters.lr",
-            "unknown hyperparameter 'lr'; known: die_at, epoch_s, epochs",
+            "unknown hyperparameter 'lr'; known: artifact, die_at, epoch_s, epochs",
         ),
         ({"hyperparameters": {"epochs": 2.5}}, "spec.hyperparameters.epochs", "2.5 is not of type 'integer'"),
         ({"hyperparameters": {"epochs": 0}}, "spec.hyperparameters.epochs", "less than the minimum"),
