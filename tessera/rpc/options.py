@@ -59,6 +59,7 @@ def channel_options(max_message_bytes: int, host: str) -> Options:
         *_common(max_message_bytes),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", _LONGEST_RECONNECT_PAUSE_S * 1000),
+        ("grpc.use_local_subchannel_pool", 1),  # or a new channel would wait while an older one to the same address pauses after a failure
         ("grpc.service_config", service_config()),
         proxy_option(host),
     ]

@@ -22,6 +22,7 @@ from tessera.rpc.server import GrpcServer, Service
 from tessera.rpc.status import rpc_errors
 from tessera.settings import ClientSettings, ServerSettings
 from tests.fixtures.echo import FIRST, KINDS, NAME, Echo, call, connected, echo, serving
+from tests.fixtures.ports import free_port
 from tests.fixtures.spans import spans
 from tests.fixtures.waiting import until
 
@@ -125,6 +126,15 @@ async def test_a_server_that_cannot_be_reached_is_named(address: str) -> None:
                 rpc_errors(),
             ):
                 await call(channel, kind, timeout=20)
+
+
+async def test_a_new_channel_does_not_wait_because_an_older_one_failed() -> None:
+    port = free_port()
+    async with open_channel(f"127.0.0.1:{port}") as older:
+        with pytest.raises(UnavailableError), rpc_errors():
+            await call(older, "Unary", timeout=20)
+        async with serving(settings=ServerSettings(port=port)) as address, open_channel(address) as newer:
+            assert await call(newer, "Unary", timeout=20) == [b"ping"]
 
 
 @pytest.mark.parametrize("address", ["", "localhost", ":8010", "localhost:", "localhost:http"])
