@@ -19,6 +19,7 @@ from tessera.api.registry.v1.registry_pb2 import (
 from tessera.blob_files import CHUNK_BYTES, BlobRef, OnProgress, VerifiedFile, disk_errors
 from tessera.errors import CancelledError, InvalidArgumentError, UnavailableError
 from tessera.presigned import AvoidedHosts, Tell, UnusableUrlError, get_head, get_url, put_url
+from tessera.rpc.ending import answer_of
 from tessera.rpc.status import rpc_errors
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class BlobTransfers:
                 except UnusableUrlError as error:
                     self._avoided.add(answer.presigned.url, error.message)
             with open_source() as source:
-                await self._stub.UploadBlob(_upload_requests(ref, source, on_progress))
+                await answer_of(self._stub.UploadBlob(_upload_requests(ref, source, on_progress)))
 
 
 def _open(path: Path) -> BinaryIO:

@@ -1,19 +1,16 @@
 """Calls with a stream in both directions."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Protocol, TypeVar
 
 import grpc
 
 from tessera.client.wishes import Metadata
+from tessera.rpc.ending import Ending
 from tessera.rpc.status import from_rpc_error
 
 Q = TypeVar("Q")
-T = TypeVar("T")
-
-_LOST = "Internal error from Core"
-"""What gRPC puts in place of a status that comes while a message is being sent. One of two places still has that status."""
 
 
 class StreamMethod(Protocol):
@@ -40,14 +37,13 @@ async def converse(
         TesseraError: The subclass that matches the status.
     """
     call = method(timeout=timeout_s, metadata=metadata)
-    refusals: list[grpc.aio.AioRpcError] = []
-    call.add_done_callback(lambda _: refusals.append(_status(call)))
+    ending = Ending(call)
     sending = asyncio.create_task(_send(call, requests))
     try:
         async for answer in call:
             yield answer
     except grpc.aio.AioRpcError as error:
-        raise from_rpc_error(next((each for each in (error, *refusals) if each.details() != _LOST), error)) from error
+        raise from_rpc_error(await ending.error(error)) from error
     except asyncio.CancelledError:
         if sending.done() and not sending.cancelled() and (problem := sending.exception()):
             raise problem from None
@@ -69,19 +65,3 @@ async def _send(call: Any, requests: AsyncIterator[Any]) -> None:
     except BaseException:
         call.cancel()
         raise
-
-
-def _status(call: Any) -> grpc.aio.AioRpcError:
-    """Return the status of a call that has just ended."""
-    code, details, trailing = (_now(getattr(call, name)()) for name in ("code", "details", "trailing_metadata"))
-    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, details)
-
-
-def _now(answer: Coroutine[Any, Any, T]) -> T:
-    """Return what a coroutine returns that need not wait."""
-    try:
-        answer.send(None)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    raise AssertionError("the call has ended, so its status is known")

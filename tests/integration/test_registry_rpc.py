@@ -15,6 +15,7 @@ from model_store.local import LocalStore
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.blobs import BlobTransfers
 from tessera.errors import ConflictError, DataLossError, FailedPreconditionError, InvalidArgumentError, NotFoundError, TesseraError
+from tessera.rpc.ending import answer_of
 from tessera.rpc.status import rpc_errors
 from tests.fixtures.artifacts import Artifact
 from tests.fixtures.registry import RegistryServer, serve_registry
@@ -38,7 +39,7 @@ def chunk(data: bytes) -> pb.UploadBlobRequest:
 
 async def upload(server: RegistryServer, *requests: pb.UploadBlobRequest) -> pb.UploadBlobResponse:
     with rpc_errors():
-        return await server.stub.UploadBlob(iter(requests))
+        return await answer_of(server.stub.UploadBlob(iter(requests)))
 
 
 async def download(server: RegistryServer, digest: str) -> bytes:

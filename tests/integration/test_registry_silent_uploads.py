@@ -13,6 +13,7 @@ from services.registry.streams import MAX_TRANSFERS
 from tessera.api.registry.v1 import registry_pb2 as pb
 from tessera.blobs import BlobTransfers
 from tessera.errors import DeadlineExceededError
+from tessera.rpc.ending import answer_of
 from tessera.rpc.status import rpc_errors
 from tests.fixtures.artifacts import Artifact
 from tests.fixtures.registry import RegistryServer, serve_registry
@@ -39,7 +40,7 @@ async def silent_uploaders(server: RegistryServer, folder: Path, count: int) -> 
 
     async def upload(number: int) -> None:
         with rpc_errors():
-            await server.stub.UploadBlob(half(number))
+            await answer_of(server.stub.UploadBlob(half(number)))
 
     uploads = [asyncio.create_task(upload(number)) for number in range(count)]
     await until(lambda: len(unfinished(folder)) == min(count, MAX_TRANSFERS))

@@ -18,6 +18,7 @@ from tessera.api.registry.v1 import registry_pb2_grpc
 from tessera.errors import NotFoundError, ResourceExhaustedError, StaleFenceError, TesseraError, UnavailableError
 from tessera.rpc.auth import Role
 from tessera.rpc.channel import open_channel
+from tessera.rpc.ending import answer_of
 from tessera.rpc.server import GrpcServer, Service
 from tessera.rpc.status import rpc_errors
 from tessera.settings import ClientSettings, ServerSettings
@@ -91,7 +92,7 @@ async def registry() -> AsyncIterator[tuple[Registry, Any]]:
 async def test_errors_pass_generated_stubs_and_a_full_server() -> None:
     async with registry() as (_, stub):
         with pytest.raises(StaleFenceError, match="too late"), rpc_errors():
-            await stub.UploadBlob(iter([pb.UploadBlobRequest(chunk=b"x")]))
+            await answer_of(stub.UploadBlob(iter([pb.UploadBlobRequest(chunk=b"x")])))
         watch = stub.Watch(pb.WatchRequest())
         assert await watch.read() == pb.WatchResponse()
         with pytest.raises(StaleFenceError, match="too late"), rpc_errors():
