@@ -89,7 +89,7 @@ make_env() {
   variable SECRETS_DIR "'$([ "$dir" = "$checkout" ] && echo ./secrets || echo "$secrets")'" "certificates and tokens"
   variable REGISTRY_PORT $((port_base + 10)) "published on 127.0.0.1, like the ports below"
   variable TRAINER_PORT $((port_base + 20)) "published port"
-  variable INFERENCE_PORTS $((port_base + 1)) "a port for each inference server: 8001, or 8101-8103 for three"
+  variable INFERENCE_PORTS "${INFERENCE_PORTS:-$((port_base + 1))}" "a port for each inference server: 8001, or 8101-8103 for three"
   variable PROMETHEUS_PORT "$prometheus_port" "published port"
   variable GRAFANA_PORT "$grafana_port" "published port"
   variable OTLP_ENDPOINT http://collector:4317 "where traces go; empty for no traces"
@@ -163,15 +163,21 @@ make_token() { # identity, role: a token, and its digest among those that the se
   fi
 }
 
+inference_address() { # of the one server, or of all on a range of ports, in gRPC's notation
+  local ports=${INFERENCE_PORTS:-$(value INFERENCE_PORTS)} servers
+  servers=$(seq --format '127.0.0.1:%.0f' --separator , "${ports%-*}" "${ports#*-}")
+  [[ "$ports" == *-* ]] && servers=ipv4:$servers
+  echo "$servers"
+}
+
 make_profile() {
-  local file=${TESSERA_HOME:-$HOME/.tessera}/profiles/compose.toml content inference
-  inference=$(value INFERENCE_PORTS)
+  local file=${TESSERA_HOME:-$HOME/.tessera}/profiles/compose.toml content
   content=$(
     cat <<PROFILE
 # The stack of $dir/.env, for \`tessera --profile compose\`.
 registry = "127.0.0.1:$(value REGISTRY_PORT)"
 trainer = "127.0.0.1:$(value TRAINER_PORT)"
-inference = "127.0.0.1:${inference%%-*}"
+inference = "$(inference_address)"
 tls_ca = '$secrets/ca.pem'
 token_file = '$secrets/operator.token'
 PROFILE

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from tessera.cli.connection import Connection, connection
 from tessera.errors import TesseraError
+from tessera.rpc.address import servers
 
 EXIT_CODES = {"NOT_FOUND": 3, "UNAVAILABLE": 4, "ABORTED": 5}
 EXIT_CODES_HELP = (
@@ -65,7 +66,8 @@ def _unreachable(message: str, used: Connection) -> list[str]:
     return [
         f"error: the {name} is not reachable at {address}\n{_way_out(name, used)}"
         for name, address in used.addresses().items()
-        if re.search(rf":{address.rpartition(':')[2]}\b", message) and not _answers(address)
+        if any(re.search(rf":{server.rpartition(':')[2]}\b", message) for server in servers(address))
+        and not any(map(_answers, servers(address)))
     ]
 
 

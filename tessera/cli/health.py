@@ -31,13 +31,16 @@ class ServerHealth:
 
 
 async def ask_servers(used: "Connection") -> list[ServerHealth]:
-    """Ask every server for its gRPC health, which needs no token.
+    """Ask every server for its gRPC health, which needs no token; each of several that one address names.
 
     Raises:
         InvalidArgumentError: An address, certificate or token cannot be used.
     """
+    from tessera.rpc.address import servers
+
     settings = used.settings()
-    return await asyncio.gather(*(_ask(name, address, settings) for name, address in used.addresses().items()))
+    asked = [(name, server) for name, address in used.addresses().items() for server in servers(address)]
+    return await asyncio.gather(*(_ask(name, server, settings) for name, server in asked))
 
 
 async def _ask(name: str, address: str, settings: "ClientSettings") -> ServerHealth:

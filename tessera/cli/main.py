@@ -51,7 +51,12 @@ def options(
     ] = None,
     inference: Annotated[
         str | None,
-        typer.Option(envvar="TESSERA_INFERENCE_ADDRESS", metavar="HOST:PORT", help="Where inference is.", show_default="local stack"),
+        typer.Option(
+            envvar="TESSERA_INFERENCE_ADDRESS",
+            metavar="HOST:PORT",
+            help="Where inference is; ipv4:IP:PORT,IP:PORT for several servers.",
+            show_default="local stack",
+        ),
     ] = None,
     home: Annotated[
         Path | None, typer.Option(envvar="TESSERA_HOME", help="Directory of the local stack.", show_default="~/.tessera", file_okay=False)

@@ -2,7 +2,7 @@
 
 registry = "localhost:8010"
 trainer = "localhost:8020"
-inference = "localhost:8001"
+inference = "localhost:8001"          # or several, asked in turn: "ipv4:127.0.0.1:8101,127.0.0.1:8102"
 tls_ca = "/path/to/ca.pem"            # optional; a relative path is relative to this file
 token_file = "/path/to/client.token"  # optional
 """
@@ -25,7 +25,7 @@ class Profile:
     Args:
         name: What people call it.
         file: Where that is written.
-        addresses: `host:port` of registry, trainer and inference.
+        addresses: Of registry, trainer and inference, as `tessera.rpc.address.servers` reads them.
         tls_ca: Certificates (PEM) that vouch for the servers; None for servers without TLS.
         token_file: File with the bearer token; None for servers that ask for none.
     """

@@ -19,7 +19,7 @@ class Client:
     Connections are made when they are first used, so a service that is not called need not run.
 
     Args:
-        registry: Address of the registry, `host:port`.
+        registry: Address of the registry, `host:port`; of any service: `ipv4:IP:PORT,IP:PORT` for several servers, asked in turn.
         trainer: Address of the trainer.
         inference: Address of the inference service.
         settings: TLS, token, timeouts and message sizes.

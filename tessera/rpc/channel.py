@@ -12,6 +12,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status
 
 from tessera.errors import InvalidArgumentError
+from tessera.rpc.address import host_of, servers
 from tessera.rpc.certificates import client_credentials
 from tessera.rpc.options import Options, channel_options
 from tessera.settings import ClientSettings, is_loopback
@@ -34,22 +35,21 @@ def open_channel(address: str, settings: ClientSettings = _DEFAULTS) -> grpc.aio
     is given; settings.timeout_s is for the clients built on the channel.
 
     Args:
-        address: `host:port`; all addresses behind the name are used in turn.
+        address: `host:port`, or `ipv4:IP:PORT,IP:PORT` for several servers that show certificates for the first of these. All that are
+            named, or that a name stands for, are used in turn.
         settings: Certificates, token and limits.
 
     Raises:
-        InvalidArgumentError: The address is empty, a file of the settings cannot be read, or a token would travel in the clear to another
-            machine.
+        InvalidArgumentError: The address reads otherwise, a file of the settings cannot be read, or a token would travel in the clear to
+            another machine.
     """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise InvalidArgumentError(f"the address must read host:port, not {address!r}", field="address")
+    hosts = [host_of(server) for server in servers(address)]
     headers = _headers(settings)
-    if headers.value and not (settings.tls_ca or is_loopback(host) or settings.allow_insecure):
+    if headers.value and not (settings.tls_ca or all(map(is_loopback, hosts)) or settings.allow_insecure):
         raise InvalidArgumentError(
             f"the token would travel in the clear to {address}: set tls_ca, or allow_insecure if the network is trusted", field="tls_ca"
         )
-    options = channel_options(settings.max_message_bytes, host)
+    options = channel_options(settings.max_message_bytes, address)
     return _Channel(partial(_connect, address, options), client_credentials(settings), headers)
 
 

@@ -1,11 +1,13 @@
 """Channel and server options that must fit each other, in one place."""
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from pkgutil import walk_packages
 
 from tessera import api
+from tessera.rpc.address import host_of, servers
 from tessera.settings import is_loopback
 
 _PING_EVERY_S = 30
@@ -53,16 +55,24 @@ def proxy_option(host: str) -> tuple[str, int]:
     return ("grpc.enable_http_proxy", int(not is_loopback(host) and ("." in host or ":" in host)))
 
 
-def channel_options(max_message_bytes: int, host: str) -> Options:
-    """Return the options of a channel to a host."""
+def channel_options(max_message_bytes: int, address: str) -> Options:
+    """Return the options of a channel to an address, as `tessera.rpc.address.servers` reads it."""
     return [
         *_common(max_message_bytes),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", _LONGEST_RECONNECT_PAUSE_S * 1000),
         ("grpc.use_local_subchannel_pool", 1),  # or a new channel would wait while an older one to the same address pauses after a failure
         ("grpc.service_config", service_config()),
-        proxy_option(host),
+        *_options_for(servers(address)),
     ]
+
+
+def _options_for(named: Sequence[str]) -> Options:
+    first, *others = named
+    if not others:
+        return [proxy_option(host_of(first))]
+    # gRPC would take the whole list for one name: look for it in certificates, and ask a proxy for it.
+    return [("grpc.default_authority", first), ("grpc.enable_http_proxy", 0)]
 
 
 @cache

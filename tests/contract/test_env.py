@@ -10,6 +10,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from tessera.rpc.address import servers
 from tessera.rpc.auth import Role, TokensFile
 from tests.contract.test_compose import ROOT, environment
 
@@ -23,10 +24,12 @@ ROLES = {
 }
 
 
-def run(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def run(directory: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the script for a directory that is its home as well."""
     command = [str(ROOT / "scripts/env.sh"), "--dir", str(directory), *options]
-    return subprocess.run(command, env={"PATH": "/usr/bin:/bin", "HOME": str(directory)}, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, env={"PATH": "/usr/bin:/bin", "HOME": str(directory)} | variables, capture_output=True, text=True, check=False
+    )
 
 
 def made(directory: Path) -> dict[str, bytes]:
@@ -105,10 +108,17 @@ def test_the_profile_names_the_servers_and_shows_the_token_of_an_operator(tmp_pa
     assert (variables["PROMETHEUS_PORT"], variables["GRAFANA_PORT"]) == ("18190", "18130")
 
 
-def test_the_first_inference_server_of_several_stands_in_the_profile(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("INFERENCE_PORTS=8101-8103\n")
-    assert run(tmp_path).returncode == 0
-    assert tomllib.loads((tmp_path / ".tessera/profiles/compose.toml").read_text())["inference"] == "127.0.0.1:8101"
+@pytest.mark.parametrize(
+    ("written", "variables"), [("8101-8103", {}), ("8001", {"INFERENCE_PORTS": "8101-8103"}), ("", {"INFERENCE_PORTS": "8101-8103"})]
+)
+def test_all_inference_servers_of_a_range_of_ports_stand_in_the_profile(tmp_path: Path, written: str, variables: dict[str, str]) -> None:
+    if written:
+        (tmp_path / ".env").write_text(f"INFERENCE_PORTS={written}\n")
+    assert run(tmp_path, **variables).returncode == 0
+    address = tomllib.loads((tmp_path / ".tessera/profiles/compose.toml").read_text())["inference"]
+    assert address == "ipv4:127.0.0.1:8101,127.0.0.1:8102,127.0.0.1:8103"
+    assert servers(address) == [f"127.0.0.1:{port}" for port in (8101, 8102, 8103)]
+    assert environment(tmp_path / ".env")["INFERENCE_PORTS"] == (written or "8101-8103")
 
 
 def test_what_is_there_stays(finished: Path) -> None:

@@ -113,6 +113,23 @@ def test_servers_that_are_away_are_named_with_the_profile(profiles: Path) -> Non
     assert f"registry: the server at {nowhere} cannot be reached: nobody listens there" in status.stderr
 
 
+def test_several_servers_at_one_address_are_asked_in_turn_and_each_for_its_health(fakes: Fakes) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    result = tessera("--inference", f"ipv4:{nowhere},{fakes.address}", "status")
+    assert result.exit_code == 4
+    assert result.stdout.count("inference") == 2
+    assert (result.stdout.count("unreachable"), result.stdout.count(" serving")) == (1, 3)
+    assert f"inference: the server at {nowhere} cannot be reached: nobody listens there" in result.stderr
+    one_lives = tessera("--registry", f"ipv4:{nowhere},{fakes.address}", "models", "list")
+    assert one_lives.exit_code == 0, one_lives.stderr
+    none_lives = tessera("--registry", f"ipv4:{nowhere},{nowhere}", "models", "list")
+    assert none_lives.exit_code == 4
+    assert f"the registry is not reachable at ipv4:{nowhere},{nowhere}" in none_lives.stderr
+    wrong = tessera("--registry", f"{nowhere},{fakes.address}", "status")
+    assert wrong.exit_code == 1
+    assert "the address of several servers must read ipv4:IP:PORT,IP:PORT" in wrong.stderr
+
+
 @pytest.mark.parametrize(
     ("problem", "said"),
     [

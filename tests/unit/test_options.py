@@ -6,14 +6,14 @@ from tessera.rpc.options import api_methods, channel_options, server_options, se
 
 
 def test_the_server_allows_the_pings_that_clients_send() -> None:
-    client, server = dict(channel_options(1024, "127.0.0.1")), dict(server_options(1024))
+    client, server = dict(channel_options(1024, "127.0.0.1:8010")), dict(server_options(1024))
     for option in ("grpc.http2.min_recv_ping_interval_without_data_ms", "grpc.http2.min_ping_interval_without_data_ms"):
         assert int(server[option]) < int(client["grpc.keepalive_time_ms"])
     assert client["grpc.keepalive_permit_without_calls"] == server["grpc.keepalive_permit_without_calls"] == 1
 
 
 def test_both_sides_cap_messages_in_both_directions() -> None:
-    for options in (channel_options(1024, "127.0.0.1"), server_options(1024)):
+    for options in (channel_options(1024, "127.0.0.1:8010"), server_options(1024)):
         assert dict(options)["grpc.max_receive_message_length"] == dict(options)["grpc.max_send_message_length"] == 1024
 
 
@@ -46,4 +46,10 @@ def test_only_methods_that_change_nothing_are_retried_and_only_when_unavailable(
     ],
 )
 def test_the_proxy_of_the_environment_is_for_other_networks_alone(host: str, through_proxy: int) -> None:
-    assert dict(channel_options(1024, host))["grpc.enable_http_proxy"] == through_proxy
+    assert dict(channel_options(1024, f"{host}:8010"))["grpc.enable_http_proxy"] == through_proxy
+
+
+def test_of_several_servers_the_first_is_looked_for_in_certificates_and_no_proxy_is_asked() -> None:
+    options = dict(channel_options(1024, "ipv4:192.0.2.7:8101,192.0.2.8:8101"))
+    assert options["grpc.default_authority"] == "192.0.2.7:8101"
+    assert options["grpc.enable_http_proxy"] == 0
