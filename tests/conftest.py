@@ -4,10 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# A deadline for one example would fail on a busy machine.
-settings.register_profile("tessera", deadline=None)
+# A deadline for one example, or for the making of some, would fail on a busy machine. Every run tries the same examples, so that none fails
+# for what it has nothing to do with; `pytest --hypothesis-profile search` looks for others.
+settings.register_profile("tessera", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("search", settings.get_profile("tessera"), derandomize=False)
 settings.load_profile("tessera")
 
 pytest_plugins = [

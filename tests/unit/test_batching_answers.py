@@ -19,7 +19,7 @@ CALLS = st.lists(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(calls=CALLS, max_rows=st.integers(8, 20), instances=st.integers(1, 4))
 def test_every_caller_gets_the_answer_to_its_own_request(
     calls: list[tuple[int, str, Priority, int, int]], max_rows: int, instances: int

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -250,7 +250,7 @@ manifests = st.fixed_dictionaries(
 
 
 @given(manifests)
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 def test_any_manifest_survives_its_canonical_form_which_is_stable(document: dict[str, Any]) -> None:
     manifest = Manifest.parse(json.dumps(document).encode())
     again = Manifest.parse(manifest.canonical_json())

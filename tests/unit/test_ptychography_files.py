@@ -318,7 +318,7 @@ WHOLE = {
 }
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(data=st.data(), form=st.sampled_from(sorted(WHOLE)))
 def test_damaged_bytes_give_a_scan_or_a_named_error(tmp_path: Path, data: st.DataObject, form: str) -> None:
     path = tmp_path / "scan"
@@ -337,7 +337,7 @@ def test_damaged_bytes_give_a_scan_or_a_named_error(tmp_path: Path, data: st.Dat
         assert found.amplitudes.shape == (len(found), found.size, found.size)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(magic=st.sampled_from([b"", b"PK\x03\x04", b"BZh9", b"\x89HDF\r\n\x1a\n", b"\x40\0\0\0\0\0\0\0{"]), rest=st.binary(max_size=200))
 def test_any_bytes_give_a_named_error(tmp_path: Path, magic: bytes, rest: bytes) -> None:
     path = tmp_path / "scan"

@@ -27,7 +27,7 @@ offset_lists = st.sampled_from([1, 2, 4, 8]).flatmap(lambda count: st.lists(st.t
 
 
 @each
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(offsets=offset_lists, shift=st.tuples(eighths, eighths))
 def test_translating_all_offsets_changes_nothing(reassemble, offsets, shift):
     offsets, patches = np.array(offsets), random_patches(len(offsets), SIZE)
@@ -38,7 +38,7 @@ def test_translating_all_offsets_changes_nothing(reassemble, offsets, shift):
 
 
 @each
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(offsets=offset_lists, seed=st.integers(0, 1000))
 def test_permuting_patches_changes_nothing(reassemble, offsets, seed):
     offsets, patches = np.array(offsets), random_patches(len(offsets), SIZE)
@@ -50,7 +50,7 @@ def test_permuting_patches_changes_nothing(reassemble, offsets, seed):
 
 
 @each
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(x=st.integers(-20, 20), y=st.integers(-20, 20))
 def test_moving_one_patch_right_and_down_moves_it_right_and_down(reassemble, x, y):
     """A dark patch stays; the bright pixel of the other one, at row 3 and column 5, goes with its offset, component 0 along columns."""

@@ -22,7 +22,7 @@ def on_the_grid_of(canvas, side, mean):
     return found, weight
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     count=st.integers(1, 40),
     crop=st.integers(1, 8),
