@@ -8,6 +8,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from tessera.errors import FailedPreconditionError
 from tessera.telemetry import extract, inject, start_metrics_server, tracer
+from tests.fixtures.ports import free_port
 from tests.fixtures.spans import spans
 
 __all__ = ["spans"]
@@ -54,7 +55,7 @@ def test_extract_forgets_the_trace_that_is_current(spans: InMemorySpanExporter) 
 
 
 def test_metrics_are_served_until_closed() -> None:
-    server = start_metrics_server("127.0.0.1", 0)
+    server = start_metrics_server("127.0.0.1", free_port())  # which nobody else takes when it is closed
     try:
         page = urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=10).read()
         assert b"process_cpu_seconds_total" in page
