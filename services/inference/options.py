@@ -11,10 +11,9 @@ import grpc
 from tessera.client.wishes import PRIORITY_KEY, RUNTIME_KEY, STICKY_KEY
 from tessera.errors import InvalidArgumentError
 from tessera.names import shown
+from tessera.rpc.interceptors.base import CLOCK_SKEW_S
 
 MAX_STICKY_KEY = 256
-CLOCK_SKEW_S = 0.01
-"""gRPC may cancel a call this long before its deadline passes on our clock."""
 
 
 class Priority(IntEnum):

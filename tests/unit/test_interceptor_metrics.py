@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from tessera.errors import NotFoundError
+from tessera.rpc.interceptors.base import CLOCK_SKEW_S, outcome
 from tessera.rpc.interceptors.errors import ErrorInterceptor
 from tessera.rpc.interceptors.metrics import MetricsInterceptor
 from tests.fixtures.echo import KINDS, NAME, call, intercepted
@@ -72,9 +73,32 @@ async def test_a_call_that_its_caller_cancels_is_counted_as_such(kind: str) -> N
 async def test_a_call_whose_deadline_passes_is_counted_as_such(kind: str) -> None:
     counts = Counts(kind)
     async with intercepted([MetricsInterceptor(), ErrorInterceptor()], act) as channel:
-        with pytest.raises(grpc.aio.AioRpcError):
-            await call(channel, kind, b"wait", timeout=0.3)
-        await until(lambda: counts.grown() == counted(DEADLINE_EXCEEDED=1))
+        while "DEADLINE_EXCEEDED" not in counts.grown():  # on a busy machine a call may not reach the server in time, or much later
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(channel, kind, b"wait", timeout=0.3)
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+        def each_once() -> bool:
+            grown = counts.grown()
+            return grown == counted(**{code: int(grown[code]) for code in ("DEADLINE_EXCEEDED", "CANCELLED") if code in grown})
+
+        await until(each_once)
+
+
+class Cancelled:
+    """The context of a call that is cancelled so many seconds before its deadline."""
+
+    def __init__(self, remaining: float | None) -> None:
+        self.time_remaining = lambda: remaining
+
+
+@pytest.mark.parametrize(
+    ("remaining", "code"),
+    [(0.0, "DEADLINE_EXCEEDED"), (CLOCK_SKEW_S, "DEADLINE_EXCEEDED"), (2 * CLOCK_SKEW_S, "CANCELLED"), (None, "CANCELLED")],
+)
+def test_a_call_that_ends_about_when_its_deadline_passes_has_ended_by_it(remaining: float | None, code: str) -> None:
+    context: Any = Cancelled(remaining)
+    assert outcome(context, asyncio.CancelledError()).name == code
 
 
 async def test_a_stream_that_its_reader_leaves_is_counted_once() -> None:

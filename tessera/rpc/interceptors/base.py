@@ -20,6 +20,9 @@ else:
 Call = Callable[[Any, Context], Coroutine[Any, Any, Any]]
 """The whole of a call, from its request (or the iterator of its requests) to its last answer."""
 
+CLOCK_SKEW_S = 0.05
+"""gRPC may cancel a call this long before its deadline passes on our clock: the time of its caller began earlier, when it was sent."""
+
 _CODES = {code.value[0]: code for code in StatusCode}
 
 
@@ -119,7 +122,7 @@ def outcome(context: Context, error: BaseException | None) -> StatusCode:
     """Return the status with which a call ends when this exception, or none, leaves its handler."""
     if isinstance(error, asyncio.CancelledError):
         remaining = context.time_remaining()
-        return StatusCode.DEADLINE_EXCEEDED if remaining is not None and remaining <= 0 else StatusCode.CANCELLED
+        return StatusCode.DEADLINE_EXCEEDED if remaining is not None and remaining <= CLOCK_SKEW_S else StatusCode.CANCELLED
     code = context.code()
     if error is not None and not isinstance(error, grpc.aio.AbortError):
         return StatusCode.UNKNOWN
