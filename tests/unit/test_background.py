@@ -10,6 +10,7 @@ import weakref
 import pytest
 
 from tessera.background import LOW_PRIORITY, NicedThread, in_background
+from tests.fixtures.waiting import WAIT_S
 
 
 def niceness() -> int:
@@ -78,5 +79,5 @@ async def main():
 asyncio.run(main())
 print("ended")
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=WAIT_S, check=True)
     assert ended.stdout == "ended\n"

@@ -1,7 +1,6 @@
 """The client on real gRPC servers: what is tried again, what is not, deadlines, and streams that outlive a server."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -17,6 +16,7 @@ from tessera.client.calls import LONGEST_PAUSE_S, pause_s
 from tessera.errors import AlreadyExistsError, DeadlineExceededError, NotFoundError, UnavailableError
 from tessera.settings import ClientSettings
 from tests.fixtures.ports import free_port
+from tests.fixtures.waiting import until
 
 
 class Registry(registry_pb2_grpc.RegistryServiceServicer):
@@ -64,6 +64,7 @@ class Registry(registry_pb2_grpc.RegistryServiceServicer):
         )
 
     async def UpdateModel(self, request: Any, context: Any) -> Any:
+        assert context.time_remaining() < 5, "the deadline came along"
         await asyncio.Event().wait()
 
     async def Watch(self, request: Any, context: Any) -> Any:
@@ -166,13 +167,11 @@ async def test_an_address_where_nobody_listens_is_unavailable() -> None:
 
 
 async def test_every_call_has_a_deadline() -> None:
-    async with serving(Registry(), timeout_s=0.3) as client:
-        begun = time.monotonic()
+    async with serving(Registry(), timeout_s=0.3) as client:  # the server would not answer for ever
         with pytest.raises(DeadlineExceededError):
             await client.registry.update_model("m", description="x")
         with pytest.raises(DeadlineExceededError):
             await client.inference.classify_cell(b"piece", "m")
-        assert time.monotonic() - begun < 10
 
 
 async def test_ensure_model_makes_it_once() -> None:
@@ -253,8 +252,7 @@ async def test_a_cancelled_watch_stops() -> None:
                 pass
 
         task = asyncio.create_task(follow())
-        while len(registry.watched_from) < 4:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(registry.watched_from) == 4)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tessera.memory import available_memory
+from tests.fixtures.waiting import WAIT_S
 
 MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -41,4 +42,4 @@ assert last.all()
 
 def test_what_was_freed_is_given_back_to_the_system() -> None:
     """In a process of its own, whose heap no other test has filled and freed."""
-    subprocess.run([sys.executable, "-c", FREEING], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", FREEING], check=True, timeout=WAIT_S)
