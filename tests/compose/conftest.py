@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -87,9 +88,9 @@ class Served:
     piece: bytes
     jobs: list[str] = field(default_factory=list)
 
-    def load(self) -> Load:
-        """Return load on it."""
-        return Load(self.stack, MODEL, self.piece)
+    def load(self, **options: Any) -> Load:
+        """Return load on it; the options are those of `Load`."""
+        return Load(self.stack, MODEL, self.piece, **options)
 
     def submit(self, epochs: int, alias: str = "") -> str:
         """Submit a small training job of this model and return its id."""

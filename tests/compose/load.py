@@ -25,9 +25,9 @@ PAUSE_S = 0.02
 """Between two requests of a caller: the load shall show what is lost, not how much the machine bears."""
 
 
-async def answered(ask: Callable[[], Awaitable[T]]) -> T:
-    """Return the answer, however often the server has to be asked for it."""
-    deadline = time.monotonic() + PATIENCE_S
+async def answered(ask: Callable[[], Awaitable[T]], patience_s: float) -> T:
+    """Return the answer, however often the server has to be asked for it within this time."""
+    deadline = time.monotonic() + patience_s
     while True:
         try:
             return await ask()
@@ -44,16 +44,31 @@ class Load:
         stack: Whose inference server is asked.
         model: With puzzle pieces for inputs; its champion is asked.
         piece: An image file.
+        inference: Address of the servers that are asked; the published port of the one server by default.
+        runtimes: Which are asked for answers.
+        patience_s: How long a request that fails is repeated; at 0 nothing may fail that our client does not repeat by itself.
 
     Attributes:
         answers: Count of answers by kind: each runtime, and `queued`.
         versions: Version and runtime of every answer, in their order.
     """
 
-    def __init__(self, stack: Stack, model: str, piece: bytes) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        model: str,
+        piece: bytes,
+        *,
+        inference: str | None = None,
+        runtimes: tuple[str, ...] = RUNTIMES,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._stack = stack
         self._model = model
         self._piece = piece
+        self._addresses = {"inference": inference} if inference else {}
+        self._runtimes = runtimes
+        self._patience_s = patience_s
         self._stop = threading.Event()
         self._failures: list[str] = []
         self.answers: Counter[str] = Counter()
@@ -79,7 +94,7 @@ class Load:
 
     def go_on(self, count: int = 3) -> None:
         """Wait until there are this many more answers of every kind."""
-        wanted = {kind: self.answers[kind] + count for kind in (*RUNTIMES, "queued")}
+        wanted = {kind: self.answers[kind] + count for kind in (*self._runtimes, "queued")}
         self.until(lambda: all(self.answers[kind] >= number for kind, number in wanted.items()), f"no {count} more answers of every kind")
 
     def until(self, condition: Callable[[], object], otherwise: str) -> None:
@@ -88,8 +103,8 @@ class Load:
         assert not self._failures, self._failures
 
     async def _ask(self) -> None:
-        async with self._stack.client() as client:
-            callers = [self._repeat(lambda runtime=runtime: self._predict(client, runtime)) for runtime in RUNTIMES]
+        async with self._stack.client(**self._addresses) as client:
+            callers = [self._repeat(lambda runtime=runtime: self._predict(client, runtime)) for runtime in self._runtimes]
             await asyncio.gather(*callers, *(self._repeat(lambda: self._queue(client)) for _ in range(QUEUED_AT_ONCE)))
 
     async def _repeat(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -100,8 +115,11 @@ class Load:
         except (TesseraError, AssertionError) as error:
             self._failures.append(f"{type(error).__name__}: {error}")
 
+    async def _answered(self, ask: Callable[[], Awaitable[T]]) -> T:
+        return await answered(ask, self._patience_s)
+
     async def _predict(self, client: Client, runtime: str) -> None:
-        answer = await answered(lambda: client.inference.classify_cell(self._piece, self._model, top_k=1, runtime=runtime))
+        answer = await self._answered(lambda: client.inference.classify_cell(self._piece, self._model, top_k=1, runtime=runtime))
         assert answer.answered_by.runtime == runtime
         self.versions.append((answer.answered_by.version, runtime))
         self.answers[runtime] += 1
@@ -109,8 +127,8 @@ class Load:
     async def _queue(self, client: Client) -> None:
         inputs = {"image": np.zeros((4, 3, 64, 64), np.float32)}
         key = uuid.uuid4().hex
-        submitted = await answered(lambda: client.queued.submit(inputs, self._model, idempotency_key=key))
-        ended = await answered(lambda: _end_of(client, submitted.inference.id))
+        submitted = await self._answered(lambda: client.queued.submit(inputs, self._model, idempotency_key=key))
+        ended = await self._answered(lambda: _end_of(client, submitted.inference.id))
         assert ended.state == queued_pb2.INFERENCE_STATE_SUCCEEDED, ended.error
         self.answers["queued"] += 1
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,17 +34,19 @@ class Stack:
 
     Args:
         directory: Takes secrets and settings; should be empty.
+        project: Name of the project.
+        settings: Variables of `.env` that are not to be as they are made.
 
     Attributes:
         settings: What `.env` says, by name.
         environment: With which `docker compose`, the scripts and the command `tessera` know this stack.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, project: str = PROJECT, settings: Mapping[str, str] | None = None) -> None:
         self.directory = directory
-        foreign = re.compile("TESSERA_|COMPOSE_")
+        foreign = re.compile("TESSERA_|COMPOSE_|INFERENCE_PORTS$")
         self.environment = {name: value for name, value in os.environ.items() if not foreign.match(name)} | {
-            "COMPOSE_PROJECT_NAME": PROJECT,
+            "COMPOSE_PROJECT_NAME": project,
             "COMPOSE_FILE": f"docker-compose.yml{os.pathsep}tests/compose/receiver.yml",
             "COMPOSE_ENV_FILES": str(directory / ".env"),
             "COMPOSE_PROFILES": os.environ.get("COMPOSE_PROFILES", PROFILES),
@@ -52,6 +54,7 @@ class Stack:
             "TESSERA_HOME": str(directory / "home"),
             "TESSERA_PROFILE": "compose",
         }
+        (directory / ".env").write_text("".join(f"{name}={value}\n" for name, value in (settings or {}).items()))
         self.run("scripts/env.sh", "--dir", str(directory), "--port-base", str(free_port_base()))
         lines = [line.partition("=") for line in (directory / ".env").read_text().splitlines() if "=" in line and line[0] != "#"]
         self.settings = {name: value.strip("'") for name, _, value in lines}
@@ -81,6 +84,10 @@ class Stack:
     def up(self, *arguments: str) -> None:
         """Start what does not run, and wait until all of it is well."""
         self.compose("up", "--detach", "--wait", "--wait-timeout", f"{PATIENCE_S:.0f}", *arguments)
+
+    def build_anew(self, service: str) -> None:
+        """Build another image of a service under the same name."""
+        self.compose("build", "--quiet", "--build-arg", "REVISION=another", service)
 
     def address(self, service: str, *, index: int = 1) -> str:
         """Return host and port under which a service, or the replica with this number, is published."""
@@ -136,6 +143,11 @@ class Stack:
             return state["StartedAt"] != before["State"]["StartedAt"] and state["Running"] and state["Health"]["Status"] == "healthy"
 
         until(well, f"{before['Name']} is not well again")
+
+
+def revision(container: dict[str, Any]) -> str:
+    """Return the revision in the labels of a container's image."""
+    return container["Config"]["Labels"]["org.opencontainers.image.revision"]
 
 
 PORTS = {"registry": "REGISTRY_PORT", "trainer": "TRAINER_PORT", "inference": "INFERENCE_PORTS"}
