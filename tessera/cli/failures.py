@@ -72,7 +72,7 @@ def _unreachable(message: str, used: Connection) -> list[str]:
 
 
 def _way_out(name: str, used: Connection) -> str:
-    if used.profile:
+    if used.profile and not getattr(used, name):  # an option wins over the profile
         return f"The address is that of {used.profile.file}; `tessera --profile {used.profile.name} status` asks all servers there."
     return f"Start it with `tessera up`, or set TESSERA_{name.upper()}_ADDRESS (or `tessera --{name} HOST:PORT ...`)."
 

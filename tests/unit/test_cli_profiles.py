@@ -79,7 +79,9 @@ def test_status_asks_the_servers_of_the_profile(fakes: Fakes) -> None:
 
 def test_single_options_win_over_the_profile(fakes: Fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
-    assert f"the registry is not reachable at {nowhere}" in tessera("--registry", nowhere, "models", "list").stderr
+    away = tessera("--registry", nowhere, "models", "list").stderr
+    assert f"the registry is not reachable at {nowhere}" in away
+    assert "lab.toml" not in away, "the address is not that of the profile"
     (tmp_path / "other.token").write_text("another")
     refused = tessera("--token-file", tmp_path / "other.token", "models", "list")
     assert refused.exit_code == 1
