@@ -14,8 +14,7 @@ from tests.fixtures.torchserve_process import TorchServeContainer
 
 
 def test_a_key_is_renewed_before_it_expires(torchserve_container: TorchServeContainer, tmp_path: Path) -> None:
-    torchserve_container.start()
-    torchserve_container.await_ready()
+    torchserve_container.start_and_await()
     url = f"http://127.0.0.1:{torchserve_container.ports['http_management_port']}"
     file = torchserve_container.directory / "key_file.json"
     aging = tmp_path / "key_file.json"

@@ -54,6 +54,7 @@ async def answers(server: InferenceServer, model: str) -> bool:
 async def test_a_server_answers_without_torchserve_and_takes_it_in_whenever_it_comes(
     registry_server: RegistryServer, torchserve_container: TorchServeContainer, tmp_path: Path
 ) -> None:
+    await asyncio.to_thread(torchserve_container.stop)
     told = torchserve_container.settings
     async with serve_inference(registry_server.address, tmp_path / "cache", wait=False, torchserve=told) as server:
         await publish_program(server.registry, "cells", TINY)
@@ -65,7 +66,7 @@ async def test_a_server_answers_without_torchserve_and_takes_it_in_whenever_it_c
         assert not await answers(server, "cells")
         torchserve_container.start()
         await poll(lambda: answers(server, "cells"), LOAD_S)
-        await asyncio.to_thread(torchserve_container.await_ready)
+        await asyncio.to_thread(torchserve_container.start_and_await)
 
         java = torchserve_container.java()
         java.kill()
@@ -79,7 +80,7 @@ async def test_a_server_answers_without_torchserve_and_takes_it_in_whenever_it_c
 def test_what_a_killed_server_left_is_removed_by_another_and_nothing_else(
     torchserve_container: TorchServeContainer, tmp_path: Path
 ) -> None:
-    torchserve_container.await_ready()
+    torchserve_container.start_and_await()
     (tmp_path / "model.pt2").write_bytes(program(TINY))
     (tmp_path / "manifest.json").write_bytes(program_manifest(TINY).canonical_json())
     (tmp_path / "settings.json").write_text(torchserve_container.settings.model_dump_json())
@@ -106,6 +107,7 @@ def test_what_a_killed_server_left_is_removed_by_another_and_nothing_else(
 
 
 def test_a_second_one_does_not_disturb_the_first(torchserve_container: TorchServeContainer, tmp_path: Path) -> None:
+    torchserve_container.start_and_await()
     second = TorchServeContainer(torchserve_container.directory, tmp_path / "second.log")
     second.start()
     try:
@@ -117,6 +119,7 @@ def test_a_second_one_does_not_disturb_the_first(torchserve_container: TorchServ
 
 
 def test_only_what_was_asked_for_listens_and_all_of_it_ends_on_sigterm(torchserve_container: TorchServeContainer) -> None:
+    torchserve_container.start_and_await()
     ports = torchserve_container.ports
     java = torchserve_container.java()
     listening = {each.laddr.port for each in java.net_connections("tcp") if each.status == psutil.CONN_LISTEN}
