@@ -24,6 +24,7 @@ _MAP = 380
 _GAP = 18
 _TITLE = 34
 _HEADER = 46
+_LEGEND = "T: true cell, P: predicted cell, as (column,row). Map: probability of every cell, blue 0, red the largest"
 
 
 def draw_accuracy(picture: Image.Image, predicted: NDArray[np.integer], columns: int, rows: int) -> Image.Image:
@@ -88,7 +89,7 @@ def draw_grid(
         rows: Of the grid.
 
     Returns:
-        Pairs of piece and heat map under a title `T:(column,row) P:(column,row) OK` (or X), green if right, red if wrong.
+        Pairs of piece and heat map under a title `T:(column,row) P:(column,row) OK` (or X), green if right, red if wrong, below a legend.
     """
     height = max(_PIECE, round(_MAP * min(rows / columns, 1.5)))
     pair = (_PIECE + _GAP // 2 + _MAP + _GAP, _TITLE + height + _GAP)
@@ -102,7 +103,7 @@ def draw_grid(
         _paste(canvas, piece, (left, top + _TITLE), (_PIECE, height), Image.Resampling.BICUBIC)
         heat = _heat(row_of_probabilities, columns, rows)
         _paste(canvas, heat, (left + _PIECE + _GAP // 2, top + _TITLE), (_MAP, height), Image.Resampling.NEAREST)
-    return canvas
+    return _with_header(canvas, _LEGEND)
 
 
 def _title(truth: int, predicted: int, columns: int) -> str:
