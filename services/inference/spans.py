@@ -129,4 +129,10 @@ def _fail(span: Span, error: Exception) -> None:
 
 def _nanoseconds(moment: float) -> int:
     """Return a moment on the clock of `time.monotonic` as the time of day."""
-    return time.time_ns() - time.monotonic_ns() + round(moment * 1e9)
+    return min(_compare_clocks() for _ in range(3))[1] + round(moment * 1e9)
+
+
+def _compare_clocks() -> tuple[int, int]:
+    """Return how far apart the clocks were read, and how much the time of day is ahead; a busy machine may rest between two readings."""
+    before, now, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+    return after - before, now - (before + after) // 2

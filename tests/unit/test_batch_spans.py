@@ -10,10 +10,11 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode
 
+from services.inference import spans as inference_spans
 from services.inference.batches import Outcome, Request, Run, compute
 from services.inference.metrics import EngineMetrics
 from services.inference.options import CallOptions
-from services.inference.spans import remote_call, traced
+from services.inference.spans import record, remote_call, traced
 from tessera.errors import UnavailableError
 from tessera.telemetry import tracer
 from tests.fixtures.spans import spans
@@ -103,3 +104,31 @@ async def test_what_a_runtime_says_outside_a_batch_leaves_no_span(spans: InMemor
         raise UnavailableError("away")
     assert spans.get_finished_spans() == ()
     assert trace.get_current_span() is INVALID_SPAN
+
+
+class RestingClocks:
+    """Stands in for the module `time`: a machine that rests for a second before one reading of a clock."""
+
+    AHEAD_NS = 10**12
+
+    def __init__(self, rests_at: int) -> None:
+        self._now, self._readings, self._rests_at = 5 * 10**9, 0, rests_at
+
+    def monotonic_ns(self) -> int:
+        self._now += 10**9 if self._readings == self._rests_at else 10
+        self._readings += 1
+        return self._now
+
+    def time_ns(self) -> int:
+        return self.AHEAD_NS + self.monotonic_ns()
+
+
+@pytest.mark.parametrize("rests_at", range(18))
+def test_a_machine_that_rests_between_two_clocks_shifts_no_span(
+    spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch, rests_at: int
+) -> None:
+    monkeypatch.setattr(inference_spans, "time", RestingClocks(rests_at))
+    record("phase", 2.0, 3.0, tracer.start_span("call"))
+    (phase,) = named(spans, "phase")
+    for told, moment in ((phase.start_time, 2), (phase.end_time, 3)):
+        assert told == pytest.approx(RestingClocks.AHEAD_NS + moment * 10**9, rel=0, abs=100)
