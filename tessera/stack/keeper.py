@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
@@ -11,15 +10,13 @@ from pathlib import Path
 
 from tessera.errors import FailedPreconditionError, TesseraError
 from tessera.log_files import bound_log, log_tail
+from tessera.restarts import Restarts
 from tessera.stack.program import Program
 
 DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
 HEALTH_INTERVAL_S = 1.0
 START_INTERVAL_S = 0.1
 STOP_GRACE_S = 8.0
-LONGEST_PAUSE_S = 10.0
-SETTLED_S = 30.0
-"""A process that ran for this long and then dies is started again at once, as if it had never failed."""
 START_ATTEMPTS = 3
 LOG_LIMIT_BYTES = 16 * 1024 * 1024
 TAIL_BYTES = 2000
@@ -62,20 +59,20 @@ class Keeper:
         Raises:
             FailedPreconditionError: It ended several times without ever becoming healthy; the message holds the end of its log.
         """
-        failures = 0
+        attempts = Restarts()
         try:
             while True:
-                started = time.monotonic()
+                attempts.started()
                 code = await self._run_once()
-                failures = 1 if time.monotonic() - started > SETTLED_S else failures + 1
-                if not self.ready.is_set() and failures >= START_ATTEMPTS:
+                pause_s = attempts.ended()
+                if not self.ready.is_set() and attempts.failures >= START_ATTEMPTS:
                     self._set(State.FAILED)
                     raise FailedPreconditionError(
                         f"{self.program.name} does not start (exit code {code}). The end of {self.log_file}:\n{self.log_tail()}"
                     )
                 self.restarts += 1
                 self._set(State.RESTARTING)
-                await asyncio.sleep(min(LONGEST_PAUSE_S, 0.1 * 2.0 ** min(failures, 16)))
+                await asyncio.sleep(pause_s)
         except asyncio.CancelledError:
             self._set(State.STOPPED)
             raise

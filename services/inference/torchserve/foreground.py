@@ -5,7 +5,6 @@ import fcntl
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,14 +16,11 @@ from services.inference.torchserve.configuration import Configuration
 from services.inference.torchserve.keys import Keys
 from services.inference.torchserve.settings import ForegroundSettings
 from tessera.blob_files import disk_errors
-from tessera.client.calls import pause_s
 from tessera.errors import TesseraError, UnavailableError
+from tessera.restarts import Restarts
 from tessera.stack import die_with_parent
 
 log = structlog.get_logger()
-
-SETTLED_S = 30.0
-"""A TorchServe that ran for this long and then dies is started again at once, as if it had never failed."""
 
 
 class ForegroundTorchServe:
@@ -69,17 +65,16 @@ class ForegroundTorchServe:
         await asyncio.to_thread(self._client.ping)
 
     async def _keep(self) -> None:
-        failures = 0
+        restarts = Restarts()
         while True:
-            started = time.monotonic()
+            restarts.started()
             try:
                 with disk_errors(), _alone_in(self._configuration.directory):
                     code = await self._run()
                 log.error("TorchServe has ended; it is started again", exit_code=code)
             except TesseraError as error:
                 log.error("TorchServe cannot start; it is tried again", reason=error.message)
-            failures = 1 if time.monotonic() - started > SETTLED_S else failures + 1
-            await asyncio.sleep(pause_s(failures))
+            await asyncio.sleep(restarts.ended())
 
     async def _run(self) -> int:
         """Start it, and return its exit code once it has ended."""

@@ -12,8 +12,8 @@ from services.inference.metrics import TORCHSERVE_MODELS
 from services.inference.torchserve.client import Client
 from services.inference.torchserve.settings import TorchServeSettings
 from services.inference.torchserve.statuses import RETRY_AFTER_S
-from tessera.client.calls import pause_s
 from tessera.errors import DeadlineExceededError, NotFoundError, TesseraError, UnavailableError
+from tessera.restarts import Restarts
 
 log = structlog.get_logger()
 
@@ -22,8 +22,6 @@ DOUBT_S = 1.0
 """TorchServe calls a worker READY for a quarter of a second after its death, so its word counts again only after this time."""
 RETRY_REFUSED_S = 10.0
 """A model that worked before and that TorchServe does not take any more is not tried at every look."""
-SETTLED_S = 30.0
-"""A TorchServe that ran for this long and then dies is started again at once, as if it had never failed."""
 
 
 class Backend(Protocol):
@@ -169,12 +167,12 @@ class Keeper:
         self._thread.join()
 
     def _run(self) -> None:
-        failures = 0
+        restarts = Restarts()
         while not self._stopping:
-            started = time.monotonic()
+            restarts.started()
             try:
                 client = self._backend.start()
-                log.info("TorchServe answers", seconds=round(time.monotonic() - started, 1))
+                log.info("TorchServe answers", seconds=round(time.monotonic() - restarts.started_at, 1))
                 self._watch(client)
             except TesseraError as error:
                 log.warning("TorchServe is not there; it is tried again", reason=error.message)
@@ -186,9 +184,9 @@ class Keeper:
                 self._client = None
                 self._count()
                 self._backend.stop()
-            failures = 1 if time.monotonic() - started > SETTLED_S else failures + 1
+            pause_s = restarts.ended()
             if not self._stopping:
-                self._wake.wait(pause_s(failures) if self._all() else None)  # nobody needs it now
+                self._wake.wait(pause_s if self._all() else None)  # nobody needs it now
                 self._wake.clear()
         self._backend.close()
         self._lose(UnavailableError("the server is stopping"))
