@@ -43,6 +43,11 @@ class Connection:
         """The profile that was named; single options win over it. Raises InvalidArgumentError if it cannot be used."""
         return read_profile(self.home, self.profile_name) if self.profile_name else None
 
+    @property
+    def names_servers(self) -> bool:
+        """Whether a profile or an address was given, so that it is not about the stack of this machine alone."""
+        return bool(self.profile_name or self.registry or self.trainer or self.inference)
+
     def addresses(self) -> dict[str, str]:
         """Return the address of every service: as told, else of the profile, the stack under the home, or the default ports."""
         told = {"registry": self.registry, "trainer": self.trainer, "inference": self.inference}

@@ -2,7 +2,10 @@
 
 import asyncio
 import json as json_module
-from collections.abc import AsyncIterator
+import os
+import shlex
+import sys
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -46,6 +49,9 @@ class Demo(Protocol):
 
     async def run(self, client: "Client", home: "Home") -> Report:
         """Go the whole way. Raises TesseraError if a step fails."""
+
+    def next_command(self, home: "Home") -> Sequence[str]:
+        """Return the arguments of `tessera` that ask what has been trained."""
 
 
 def demo(
@@ -109,8 +115,35 @@ def demo(
         output.print_json(report.as_dict())
     else:
         report.show()
+        show_next(chosen.next_command(directory), connection(ctx), directory)
     if json is not None and json != Path("-"):
         json.write_text(json_module.dumps(report.as_dict(), indent=2) + "\n")
+
+
+def show_next(arguments: Sequence[str], told: "Connection", home: "Home") -> None:
+    """Print what to type to ask what has been trained, beginning with whatever must come first here.
+
+    Args:
+        arguments: Of the command.
+        told: What the options before `demo` said.
+        home: Of the stack that was used, if it is one of this machine.
+    """
+    from tessera.stack.home import default_home
+    from tessera.stack.state import running_stack
+
+    command = ["tessera"]
+    if told.profile_name:
+        command += ["--profile", told.profile_name]
+    elif home.path != default_home():
+        command += ["--home", str(home.path)]
+    steps = []
+    if sys.prefix not in (sys.base_prefix, os.environ.get("VIRTUAL_ENV")):
+        steps.append(["source", str(Path(sys.prefix) / "bin" / "activate")])
+    if not told.names_servers and running_stack(home) is None:
+        steps.append([*command, "up", "--detach"])
+    output.stdout().print("\nask it yourself:")
+    for step in (*steps, [*command, *arguments]):
+        output.stdout().print(f"  {shlex.join(step)}", soft_wrap=True, highlight=False, markup=False)
 
 
 @asynccontextmanager
@@ -126,7 +159,7 @@ async def stack_to_use(told: "Connection", home: "Home", ports: "Ports") -> "Asy
         yield told
         return
     told = replace(told, home=home.path)
-    if told.registry or told.trainer or told.inference:
+    if told.names_servers:
         output.note("using the servers that the addresses name")
         yield told
         return

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from tessera.stack.home import Home
 
 FAMILY = "ptycho"
+VALIDATION = "validation"
+"""What the job calls the scan that it is measured on."""
 ENGINE = "rpie"
 """The engine's architecture, and the model that it is registered under."""
 SIZE = 64
@@ -85,16 +88,14 @@ class PtychoDemo:
         """
         directory = home.demo / FAMILY
         directory.mkdir(parents=True, exist_ok=True)
-        scans = {name: directory / f"{name}.safetensors" for name in ("scan", "validation")}
+        scans = {name: directory / f"{name}.safetensors" for name in ("scan", VALIDATION)}
         training, test = simulated_halves(load_image(self.picture), self.frames)
         for path, scan in zip(scans.values(), (training, test), strict=True):
             write_scan(path, scan)
         output.note(f"simulated: two scans of {self.frames} frames of {SIZE} x {SIZE} pixels, {PHOTONS:g} photons each")
         what = f"{self.architecture} on the left half, measured on the right"
         job = await train_once(client, self.spec(), scans, fresh=self.fresh, what=what)
-        registered = await train_once(
-            client, engine_spec(), {"scan": scans["validation"]}, fresh=False, what=f"nothing: the engine {ENGINE}"
-        )
+        registered = await train_once(client, engine_spec(), {"scan": scans[VALIDATION]}, fresh=False, what=f"nothing: the engine {ENGINE}")
         versions = [await verified_version(client, one.spec.model, one.version) for one in (job, registered)]
         for version in versions:
             await deploy(client, version)
@@ -115,6 +116,10 @@ class PtychoDemo:
         )
         report.check_agreement()
         return report
+
+    def next_command(self, home: "Home") -> Sequence[str]:
+        """Return the arguments of `tessera` that reconstruct the half that was measured."""
+        return "reconstruct", str(home.demo / FAMILY / f"{VALIDATION}.safetensors"), "--model", self.model
 
     def spec(self) -> trainer_pb2.JobSpec:
         """Return the network's job without its inputs."""

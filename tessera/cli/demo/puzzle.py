@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -95,7 +96,15 @@ class PuzzleDemo:
             pictures=await fetch_pictures(client, manifest, home.demo),
         )
         report.check_agreement()
+        self._piece(home).write_bytes(pieces[len(pieces) // 2])
         return report
+
+    def next_command(self, home: "Home") -> Sequence[str]:
+        """Return the arguments of `tessera` that ask where the piece in the middle belongs."""
+        return "predict", self.model, str(self._piece(home))
+
+    def _piece(self, home: "Home") -> Path:
+        return home.demo / "piece.png"
 
 
 async def _loaded(client: "Client", model: str, manifest: dict[str, Any], piece: bytes) -> list[str]:
