@@ -89,10 +89,10 @@ class Stack:
         """Build another image of a service under the same name."""
         self.compose("build", "--quiet", "--build-arg", "REVISION=another", service)
 
-    def address(self, service: str, *, index: int = 1) -> str:
-        """Return host and port under which a service, or the replica with this number, is published."""
+    def address(self, service: str) -> str:
+        """Return host and port under which the one container of a service is published."""
         port = {"registry": 8010, "trainer": 8020, "inference": 8001, "prometheus": 9090}[service]
-        return self.compose("port", "--index", str(index), service, str(port)).strip()
+        return self.compose("port", service, str(port)).strip()
 
     def client(self, token: str = "operator", **addresses: str) -> Client:
         """Return a client with the token of an identity; addresses are those of the published ports unless told."""
