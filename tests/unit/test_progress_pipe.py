@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.waiting import blocking_until
 from trainers.progress import PipeReport
 
 Pipe = tuple[RawIOBase, RawIOBase]
@@ -57,16 +58,38 @@ def test_the_time_left_follows_from_the_steps_of_this_attempt(pipe: Pipe) -> Non
     assert read(lines)["eta_s"] > 0
 
 
-def test_progress_is_repeated_while_nothing_happens_until_it_has_been_silent_too_long(pipe: Pipe) -> None:
+class Clock:
+    """Stands in for the module `time`; it stands still until a test moves it, and counts who looks at it."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.looks = 0
+
+    def monotonic(self) -> float:
+        self.looks += 1
+        return self.now
+
+    def await_looks(self) -> None:
+        """Wait until what was under way at the first of some more looks is over."""
+        enough = self.looks + 3
+        blocking_until(lambda: self.looks >= enough)
+
+
+def test_progress_is_repeated_while_nothing_happens_until_it_has_been_silent_too_long(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     lines, writer = pipe
-    report = PipeReport(writer.fileno(), on_broken=never_broken, repeat_s=0.01, silence_s=0.2)
+    clock = Clock()
+    monkeypatch.setattr("trainers.progress.time", clock)
+    report = PipeReport(writer.fileno(), on_broken=never_broken, repeat_s=0.01, silence_s=120.0)
     with report:
         report.phase("export")
         first = read(lines)
         assert read(lines) == read(lines) == first
-        # Nothing for a hundred intervals: the repeating has ended.
-        while select.select([lines], [], [], 1.0)[0]:
+        clock.now += 120.0
+        clock.await_looks()
+        while select.select([lines], [], [], 0)[0]:
             os.read(lines.fileno(), 65536)
+        clock.await_looks()
+        assert not select.select([lines], [], [], 0)[0]
         report.phase("train")
         assert read(lines)["phase"] == "train"
         assert read(lines)["phase"] == "train"

@@ -1,6 +1,7 @@
 """How the supervisor treats a child process: messages, silence, signals, leftovers."""
 
 import asyncio
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.fixtures.waiting import until
+from tests.fixtures.waiting import WAIT_S, until
 from trainers.supervision import Ending, supervise
 
+ROOT = Path(__file__).parents[2]
 PRELUDE = """
 import argparse, json, os, signal, subprocess, sys, time
 parser = argparse.ArgumentParser()
@@ -28,7 +30,7 @@ class Run:
         self.directory = directory
         self.messages: list[dict[str, Any]] = []
 
-    async def __call__(self, script: str, *, stall_timeout_s: float = 20.0, stop_grace_s: float = 0.5) -> Ending:
+    async def __call__(self, script: str, *, stall_timeout_s: float = WAIT_S, stop_grace_s: float = 0.5) -> Ending:
         program = self.directory / "program.py"
         program.write_text(PRELUDE + textwrap.dedent(script))
         command = [sys.executable, str(program)]
@@ -125,14 +127,39 @@ async def test_a_cancelled_child_stops_also_when_it_ignores_sigterm(run: Run) ->
     assert _has_ended(run.messages[0]["pid"])
 
 
-async def test_no_file_descriptor_is_left_open(run: Run) -> None:
-    await run("tell(type='done', metrics={})")
-    before = len(list(Path("/proc/self/fd").iterdir()))
+SUPERVISING = """
+import asyncio, os, sys
+from pathlib import Path
+from trainers.supervision import supervise
+
+def opened():
+    return sorted(os.listdir("/proc/self/fd"))
+
+async def run(*command):
+    return await supervise(command, Path(sys.argv[1]), print, stall_timeout_s=60, stop_grace_s=1)
+
+async def main():
+    await run("true")
+    before = opened()
     for _ in range(3):
-        await run("tell(type='done', metrics={})")
-    with pytest.raises(OSError, match="nowhere"):
-        await supervise(["/nowhere"], run.directory, run.messages.append, stall_timeout_s=1, stop_grace_s=1)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+        await run("true")
+    try:
+        await run("/nowhere")
+    except OSError as error:
+        assert "nowhere" in str(error)
+    else:
+        raise AssertionError("it does not exist")
+    assert opened() == before, (before, opened())
+
+asyncio.run(main())
+"""
+
+
+def test_no_file_descriptor_is_left_open(tmp_path: Path) -> None:
+    """In a process of its own, in which no other test opens and closes anything."""
+    command = [sys.executable, "-c", SUPERVISING, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=WAIT_S)
+    assert done.returncode == 0, done.stderr
 
 
 def _has_ended(pid: int) -> bool:
