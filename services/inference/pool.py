@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import structlog
 
 from services.inference.catalogue import Catalogue
+from services.inference.draining import Draining
 from services.inference.leases import Leases, VersionKey
 from services.inference.limits import Limits, ModelLimits
 from services.inference.memory import MemoryBudget
@@ -76,7 +77,7 @@ class Pool:
         self._max_on_demand = max_on_demand
         self._slots: dict[VersionKey, Slot] = {}
         self._active: dict[AliasKey, Slot] = {}
-        self._draining: dict[Slot, asyncio.Task[None]] = {}
+        self._draining = Draining(leases, self._unloaded)
         self._pinned: set[VersionKey] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loading = asyncio.Semaphore(LOADS_AT_ONCE)
@@ -98,7 +99,7 @@ class Pool:
         self._active.clear()
         for slot in list(self._slots.values()):
             self._retire(slot)
-        await asyncio.gather(*self._draining.values())
+        await self._draining.all_gone()
         await self._loader.close()
 
     async def check(self) -> None:
@@ -329,18 +330,14 @@ class Pool:
 
         Not one whose calls may wait for a load: that load could be the one for which room is made.
         """
-        if not self._leaving():
-            needed = self._needed()
-            spare = [slot for key, slot in self._slots.items() if key not in needed and slot.served and not slot.served.loading]
-            if not spare:
-                return False
-            self._retire(min(spare, key=lambda slot: slot.last_used))
-        await asyncio.wait(self._leaving(), return_when=asyncio.FIRST_COMPLETED)
-        return True
-
-    def _leaving(self) -> list[asyncio.Task[None]]:
-        """Return what unloads versions and waits for no load."""
-        return [task for slot, task in self._draining.items() if not (slot.served and slot.served.loading)]
+        if await self._draining.next_gone():
+            return True
+        needed = self._needed()
+        spare = [slot for key, slot in self._slots.items() if key not in needed and slot.served and not slot.served.loading]
+        if not spare:
+            return False
+        self._retire(min(spare, key=lambda slot: slot.last_used))
+        return await self._draining.next_gone()
 
     def _needed(self) -> set[VersionKey]:
         """Return the versions that an alias names, has on trial or still answers with, and those that a caller has asked to keep."""
@@ -352,20 +349,9 @@ class Pool:
         del self._slots[slot.model, slot.version]
         if slot.served:
             MODEL_INFO.remove(slot.model, slot.version, slot.served.digest)
-            slot.state = State.DRAINING
-            self._draining[slot] = asyncio.create_task(self._unload(slot, slot.served))
+            self._draining.add(slot, slot.served)
 
-    async def _unload(self, slot: Slot, served: ServedModel) -> None:
-        try:
-            await served.close()
-        except Exception:  # whatever a runtime raises, nobody uses the version any more
-            log.exception("a version could not be unloaded properly", model=slot.model, version=slot.version)
-        slot.served = None
-        try:
-            await self._leases.release(slot.model, slot.version)
-        finally:  # else whoever makes room would wait for it again and again
-            del self._draining[slot]
-        log.info("version unloaded", model=slot.model, version=slot.version)
+    async def _unloaded(self) -> None:
         self._retry_refused()
         await self._loader.prune()
 
