@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from tessera.errors import UnavailableError
 from tests.fixtures.waiting import until
-from tests.unit.test_pool import World
+from tests.unit.pool_fakes import World
 
 
 async def test_a_server_that_could_answer_nothing_is_not_ready_until_it_can() -> None:

@@ -22,7 +22,7 @@ from tessera.api.registry.v1.registry_pb2 import ServingLimits
 from tessera.errors import ResourceExhaustedError
 from tests.fixtures.inference import manifest_of
 from tests.fixtures.waiting import until
-from tests.unit.test_pool import FILES, LIMITS, FakeLoader, Loaded, World
+from tests.unit.pool_fakes import FILES, LIMITS, FakeLoader, Loaded, World
 
 NEED, LIMIT = 10, 25
 """Two versions fit, a third does not."""
