@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.fixtures.ports import free_port_base
+from tests.fixtures.waiting import WAIT_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,7 +80,7 @@ def test_a_picture_that_cannot_be_read_is_named_before_anything_starts(tmp_path:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT_S,
         check=False,
     )
     assert done.returncode == 1

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.fixtures.ports import free_port_base
+from tests.fixtures.waiting import WAIT_S
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -39,7 +40,7 @@ def shell(tmp_path: Path) -> Iterator[dict[str, str]]:
         "HOME": os.environ.get("HOME", str(tmp_path)),
     }
     yield environment
-    subprocess.run([Path(sys.prefix) / "bin/tessera", "down"], env=environment, cwd=ROOT, check=False, timeout=60)
+    subprocess.run([Path(sys.prefix) / "bin/tessera", "down"], env=environment, cwd=ROOT, check=False, timeout=WAIT_S)
 
 
 def at_port_base(text: str, base: str) -> str:
@@ -72,7 +73,7 @@ def test_every_command_of_the_readme_works(shell: dict[str, str], tmp_path: Path
 def check_aim(shell: dict[str, str], figures: Path) -> None:
     """Check what the README promises of its demo; the second run asks the version that the first one trained."""
     demo = [Path(sys.prefix) / "bin/tessera", "demo", "--json", str(figures)]
-    subprocess.run(demo, env=shell, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    subprocess.run(demo, env=shell, cwd=ROOT, check=True, capture_output=True, timeout=5 * WAIT_S)
     found = json.loads(figures.read_text())
     assert (found["family"], found["architecture"], found["parameters"]) == ("puzzle_cells", "cells_exp4", 632_566)
     assert found["epochs"] <= 100

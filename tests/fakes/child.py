@@ -1,6 +1,7 @@
 """A training process that trains nothing: it speaks the protocol of `trainers.child`, writes checkpoints, and misbehaves when told to.
 
-Every epoch that it begins and finishes goes to `epochs.log` in the job's directory, whichever attempt it belongs to.
+Every epoch that it begins and finishes goes to `epochs.log` in the job's directory, whichever attempt it belongs to. It stays in an epoch
+that it is told to hold until the file `go` lies there.
 """
 
 import argparse
@@ -35,6 +36,9 @@ class Child:
 
     def misbehaves(self, how: str, epoch: int) -> bool:
         return self.wishes.get(how) == epoch and self.job["attempt"] <= self.wishes.get("faulty_attempts", 1)
+
+    def is_held(self, epoch: int) -> bool:
+        return self.misbehaves("hold_at", epoch) and not (self.directory.parent / "go").exists()
 
     def train(self) -> None:
         first = 1
@@ -72,7 +76,7 @@ class Child:
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.misbehaves("raise_at", epoch) and Path(self.wishes.get("raise_when_exists", "/")).exists():
                 raise RuntimeError(f"epoch {epoch} went wrong")
-            if time.monotonic() >= until and not self.misbehaves("raise_at", epoch):
+            if time.monotonic() >= until and not self.misbehaves("raise_at", epoch) and not self.is_held(epoch):
                 return
             time.sleep(0.02)
 

@@ -24,6 +24,7 @@ FAMILY = {
             "epochs": {"type": "integer", "minimum": 1},
             "epoch_s": {"type": "number", "minimum": 0},
             "hang_at": {"type": "integer"},
+            "hold_at": {"type": "integer"},
             "die_at": {"type": "integer"},
             "kill_worker_at": {"type": "integer"},
             "raise_at": {"type": "integer"},

@@ -2,10 +2,12 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -14,12 +16,12 @@ from minio.commonconfig import CopySource
 from model_store.local import LocalStore
 from model_store.store import BlobStore
 from tessera.blob_files import CHUNK_BYTES
-from tessera.blobs import BlobRef, BlobTransfers
+from tessera.blobs import BlobRef, BlobTransfers, OnProgress
 from tessera.errors import DataLossError, InvalidArgumentError, NotFoundError, UnavailableError
 from tests.fixtures.flaky import FlakyProxy, flaky_proxy
 from tests.fixtures.registry import RegistryServer, serve_registry
 from tests.fixtures.s3 import SERVERS, S3Server, own_bucket
-from tests.fixtures.waiting import until
+from tests.fixtures.waiting import WAIT_S, until
 
 SIZES = [0, 1, CHUNK_BYTES, 3 * CHUNK_BYTES + 7]
 
@@ -124,27 +126,32 @@ async def test_a_damaged_blob_is_data_loss_and_what_was_there_before_stays(case:
     assert [(path, path.read_bytes()) for path in below(tmp_path / "d")] == [(destination, b"older")]
 
 
-async def test_a_cancelled_download_leaves_nothing(case: Case, tmp_path: Path) -> None:
-    ref = await case.transfers.upload_bytes(os.urandom(8 * CHUNK_BYTES))
-    loop, begun = asyncio.get_running_loop(), asyncio.Event()
-    task = asyncio.create_task(
-        case.transfers.download_file(ref, tmp_path / "d" / "file", lambda moved, total: loop.call_soon_threadsafe(begun.set))
-    )
+async def cancel_in_the_middle(transfer: Callable[[OnProgress], Coroutine[Any, Any, object]]) -> None:
+    """Cancel a transfer after its first chunk; one that runs in a thread waits there until then."""
+    loop, begun, cancelled = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def tell(moved: int, total: int) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        if threading.current_thread() is not threading.main_thread():
+            assert cancelled.wait(WAIT_S)
+
+    task = asyncio.ensure_future(transfer(tell))
     await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    cancelled.set()
+
+
+async def test_a_cancelled_download_leaves_nothing(case: Case, tmp_path: Path) -> None:
+    ref = await case.transfers.upload_bytes(os.urandom(8 * CHUNK_BYTES))
+    await cancel_in_the_middle(lambda tell: case.transfers.download_file(ref, tmp_path / "d" / "file", tell))
     await until(lambda: not below(tmp_path / "d"))
 
 
 async def test_a_cancelled_upload_stores_nothing(case: Case, tmp_path: Path) -> None:
     path = file_of(tmp_path, os.urandom(32 * CHUNK_BYTES))
-    loop, begun = asyncio.get_running_loop(), asyncio.Event()
-    task = asyncio.create_task(case.transfers.upload_file(path, lambda moved, total: loop.call_soon_threadsafe(begun.set)))
-    await begun.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await cancel_in_the_middle(lambda tell: case.transfers.upload_file(path, tell))
     assert list(case.store.list()) == []
 
 

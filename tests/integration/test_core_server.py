@@ -13,6 +13,7 @@ from tessera.errors import InvalidArgumentError
 from tessera.rpc.core.server import CoreServer
 from tessera.settings import ServerSettings
 from tests.fixtures.echo import KINDS, NAME, Echo, call, serving
+from tests.fixtures.waiting import WAIT_S
 
 UNARY = f"/{NAME}/Unary"
 
@@ -92,7 +93,7 @@ async def test_a_handler_hears_of_it_when_its_caller_gives_up() -> None:
         calling = channel.unary_unary(UNARY)(b"ping")
         await started.wait()
         calling.cancel()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WAIT_S):
             await ended.wait()
 
 
@@ -107,8 +108,8 @@ async def test_deadlines_end_calls_with_the_status_that_says_so() -> None:
 
     async with serving(action) as address, grpc.aio.insecure_channel(address) as channel:
         unary = channel.unary_unary(UNARY)
-        await unary(b"ping", timeout=30)
-        assert 0 < remaining[0] < 30.1  # milliseconds are rounded up on the way
+        await unary(b"ping", timeout=WAIT_S)
+        assert 0 < remaining[0] <= WAIT_S + 0.1  # milliseconds are rounded up on the way
         assert await status_of(unary(b"wait", timeout=0.2)) is StatusCode.DEADLINE_EXCEEDED
 
 
@@ -153,7 +154,7 @@ async def test_a_reader_that_stands_still_is_cut_off_and_other_calls_go_on() -> 
             reading = answers() if kind == "stream_stream" else answers(b"flood")
             if kind == "stream_stream":
                 await reading.write(b"flood")
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(WAIT_S):
                 await ended.wait()
             ended.clear()
             assert await call(channel, "Unary") == [b"ping"]
@@ -187,7 +188,7 @@ async def test_a_reason_that_is_no_unicode_reaches_the_caller_all_the_same(kind:
 
     async with serving(refuse) as address, grpc.aio.insecure_channel(address) as channel:
         with pytest.raises(grpc.aio.AioRpcError, match="no file") as caught:
-            await call(channel, kind, timeout=30)
+            await call(channel, kind, timeout=WAIT_S)
         assert caught.value.code() is StatusCode.INVALID_ARGUMENT
 
 
@@ -205,8 +206,8 @@ async def test_a_call_that_comes_in_the_moment_of_a_stop_is_served() -> None:
 
     server._await_call = begin_to_stop_first  # type: ignore[method-assign]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        assert await call(channel, "Unary", timeout=30) == [b"ping"]
-    async with asyncio.timeout(30):
+        assert await call(channel, "Unary", timeout=WAIT_S) == [b"ping"]
+    async with asyncio.timeout(WAIT_S):
         await stopping.wait()
     server._queue.shutdown()
     await asyncio.to_thread(server._thread.join)

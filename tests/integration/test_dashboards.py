@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow
 MODEL = "puzzle"
 TINY = TinyModel(marker=5)
 SPAN = Span(minutes=2, rate_interval="8s", points=120)
-WITHIN_S = 150.0
+WITHIN_S = 400.0
 
 
 @contextmanager
@@ -87,7 +87,7 @@ class Load:
         large = io.BytesIO()
         Image.new("RGB", (4000, 4000)).save(large, "PNG")
         self._large = large.getvalue()
-        self._too_short_s = cycle((0.02, 0.05, 0.1, 0.2))  # one of them is enough for the call to arrive, and not to be decoded
+        self._too_short_s = cycle((0.02, 0.05, 0.1, 0.2, 0.4, 0.8))  # one of them is enough for the call to arrive, and not to be decoded
 
     @asynccontextmanager
     async def applied(self) -> AsyncIterator[None]:
@@ -162,6 +162,7 @@ def unanswered_parts_of_alerts(prometheus: Prometheus) -> set[str]:
     return {part for part in parts if not prometheus.ask(part, SPAN)}
 
 
+@pytest.mark.timeout(900)
 async def test_every_query_has_an_answer_from_a_stack_under_load(tmp_path: Path, redis_server: RedisServer) -> None:
     authority = Authority(tmp_path, "authority")
     credentials = grpc.ssl_channel_credentials(authority.cert.read_bytes())

@@ -12,7 +12,7 @@ from tessera.api.trainer.v1 import trainer_pb2
 from tessera.client import Client
 from tessera.client.queued import QueuedInferenceClient
 from tessera.rpc.channel import open_channel
-from tests.fixtures.faults import WITHIN_S, OwnS3, Service, closing
+from tests.fixtures.faults import OwnS3, Service, closing
 from tests.fixtures.inference import TinyModel, publish_version
 from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.queued import MODEL, images
@@ -20,7 +20,7 @@ from tests.fixtures.queued import until_ended as until_computed
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.trainer import FINISHED
 from tests.fixtures.volume import Volume
-from tests.fixtures.waiting import until
+from tests.fixtures.waiting import WAIT_S, until
 
 REDIS_AWAY = "Redis cannot be reached"
 DATABASE_AWAY = "the database is unavailable"
@@ -53,7 +53,7 @@ class Stack:
             spec.hyperparameters.update({"epochs": 1, "epoch_s": 0.0})
             spec.inputs.add(name="picture", sha256=picture.sha256, size_bytes=picture.size_bytes)
             job = (await client.trainer.submit_job(spec)).job
-            async with asyncio.timeout(WITHIN_S):
+            async with asyncio.timeout(WAIT_S):
                 while job.state not in FINISHED:
                     await asyncio.sleep(0.05)
                     job = await client.trainer.get_job(job.id)

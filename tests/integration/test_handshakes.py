@@ -11,6 +11,7 @@ from tessera.rpc.status import rpc_errors
 from tessera.settings import ClientSettings, ServerSettings
 from tests.fixtures.certificates import Authority, Pair
 from tests.fixtures.echo import call, serving
+from tests.fixtures.waiting import WAIT_S
 
 DAY = timedelta(days=1)
 
@@ -25,7 +26,7 @@ async def told(server: Pair | None, client: ClientSettings) -> str:
     settings = ServerSettings(tls_cert=server.cert, tls_key=server.key) if server else ServerSettings()
     async with serving(settings=settings) as address, open_channel(address, client) as channel:
         with pytest.raises(UnavailableError) as error, rpc_errors():
-            await call(channel, "Unary", timeout=30)
+            await call(channel, "Unary", timeout=WAIT_S)
     head = f"the server at {address} cannot be reached: "
     assert error.value.message.startswith(head)
     return error.value.message.removeprefix(head)

@@ -21,6 +21,7 @@ from tessera.rpc.status import rpc_errors
 from tessera.tasks import puzzle_cells
 from tessera.tasks.images import decode_image, encode_png
 from tests.fixtures.inference import CELLS, InferenceServer, TinyModel, check_answer, piece, publish_version, tensor
+from tests.fixtures.waiting import WAIT_S
 
 MODEL = "puzzle"
 TINY = TinyModel(marker=7)
@@ -97,7 +98,7 @@ async def server(inference_server: InferenceServer) -> AsyncIterator[InferenceSe
 async def send(server: InferenceServer, **fields: Any) -> Any:
     request = ClassifyCellRequest(**({"model": ModelSelector(model=MODEL)} | fields))
     with rpc_errors():
-        return await server.client.puzzle_stub.ClassifyCell(request, timeout=10)
+        return await server.client.puzzle_stub.ClassifyCell(request, timeout=WAIT_S)
 
 
 async def check_alive(server: InferenceServer) -> None:
@@ -134,7 +135,7 @@ async def test_a_message_of_100_mb_is_refused(server: InferenceServer) -> None:
             "/tessera.api.inference.v1.PuzzleService/ClassifyCell", request_serializer=ClassifyCellRequest.SerializeToString
         )
         with pytest.raises(ResourceExhaustedError), rpc_errors():
-            await call(ClassifyCellRequest(image=bytes(100_000_000)), timeout=30)
+            await call(ClassifyCellRequest(image=bytes(100_000_000)), timeout=WAIT_S)
     await check_alive(server)
 
 
@@ -142,7 +143,7 @@ async def test_bytes_that_are_no_request_at_all_are_refused(server: InferenceSer
     async with open_channel(server.address) as channel:
         call = channel.unary_unary("/tessera.api.inference.v1.PuzzleService/ClassifyCell")
         with pytest.raises(TesseraError), rpc_errors():
-            await call(b"\xff\xff\xff\xff", timeout=10)
+            await call(b"\xff\xff\xff\xff", timeout=WAIT_S)
     await check_alive(server)
 
 

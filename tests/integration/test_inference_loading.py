@@ -25,10 +25,10 @@ from tests.fixtures.inference import (
     tensor,
 )
 from tests.fixtures.registry import RegistryServer
+from tests.fixtures.waiting import WAIT_S
 
 MODEL, HUGE = "puzzle", "huge"
 HUGE_BYTES = 300_000_000
-WORST_LAG_S = 1.0
 
 
 def on_disk(cache: Path) -> set[str]:
@@ -94,7 +94,7 @@ class HeldRuntime:
 
     def load(self, manifest: Manifest, graph: Path, options: RuntimeOptions) -> "HeldRuntime":
         self.begun.set()
-        assert self.gate.wait(30)
+        assert self.gate.wait(WAIT_S)
         assert graph.exists()
         return self
 
@@ -178,8 +178,11 @@ async def test_a_version_of_300_megabytes_that_loads_does_not_hold_up_its_neighb
     async with asyncio.TaskGroup() as group:
         group.create_task(neighbour())
         await poll(lambda: latencies)
+        began = time.monotonic()
         await inference_server.registry.set_alias(HUGE, "champion", 1)
         await inference_server.wait_for_alias(HUGE, 1)
+        loading_s = time.monotonic() - began
         stop.set()
     assert (await inference_server.client.classify_cell(tensor(piece()), HUGE)).candidates[0].index == 9
-    assert max(latencies) < WORST_LAG_S
+    # In parts of the load, as both take longer on a busy machine; a neighbour who waited for all of it would have taken as long.
+    assert max(latencies) < loading_s / 2, (len(latencies), loading_s)

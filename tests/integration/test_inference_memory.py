@@ -25,6 +25,7 @@ from tests.fixtures.inference import (
     tensor,
 )
 from tests.fixtures.registry import RegistryProcess, RegistryServer
+from tests.fixtures.waiting import WAIT_S
 
 MODEL = "puzzle"
 CYCLES = 300
@@ -113,7 +114,7 @@ async def test_after_300_loads_the_memory_is_what_it_was_after_the_first_few(
 ) -> None:
     assert server.process is not None
     async with open_channel(registry_process.address) as to_registry, open_channel(server.address) as channel:
-        client = InferenceClient(channel)
+        client = InferenceClient(channel, WAIT_S)
         for version in VERSIONS:
             await publish_version(RegistryClient(to_registry), MODEL, version)
         footprints = []

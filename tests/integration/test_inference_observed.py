@@ -25,6 +25,7 @@ from tessera.rpc.channel import open_channel
 from tests.fixtures.collector import Collector
 from tests.fixtures.inference import InferenceProcess, TinyModel, piece, poll, publish_version, tensor
 from tests.fixtures.registry import RegistryProcess
+from tests.fixtures.waiting import WAIT_S
 
 MODEL = "puzzle"
 PHASES = {"inference.decode", "inference.queue", "inference.compute", "inference.encode"}
@@ -33,8 +34,11 @@ parse: Any = text_string_to_metric_families  # without types
 
 
 @pytest.fixture
-def inference(registry_process: RegistryProcess, tmp_path: Path, collector: tuple[Collector, str]) -> Iterator[InferenceProcess]:
+def inference(
+    registry_process: RegistryProcess, tmp_path: Path, collector: tuple[Collector, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[InferenceProcess]:
     """A process that records no trace of its own accord, and keeps a sample of every request."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")  # seconds, so that a busy machine loses no span
     process = InferenceProcess(
         tmp_path, registry_process.address, otlp_endpoint=collector[1], otlp_sample_ratio="0", sampling__ratio="1", name="observed"
     )
@@ -71,7 +75,7 @@ async def caller(inference: InferenceProcess, registry_process: RegistryProcess)
         async def served() -> bool:
             return any("champion" in one.aliases for one in (await client.list_served()).versions)
 
-        await poll(served, 40)
+        await poll(served)
         yield Caller(channel)
 
 
@@ -80,7 +84,7 @@ def attributes(span: Any) -> dict[str, Any]:
 
 
 def _get(url: str, accept: str) -> tuple[str, str]:
-    with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": accept}), timeout=10) as response:
+    with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": accept}), timeout=WAIT_S) as response:
         return response.headers["Content-Type"], response.read().decode()
 
 
@@ -137,7 +141,7 @@ async def test_a_scraper_that_asks_for_openmetrics_gets_an_example_of_each_phase
         samples = [sample for family in parse(page) for sample in family.samples if sample.exemplar]
         return {(sample.name, sample.exemplar.labels["trace_id"]) for sample in samples} == {(name, recorded) for name in names}
 
-    await poll(examples, 40)
+    await poll(examples)
     kind, page = await asyncio.to_thread(_get, url, "text/plain")
     assert kind.startswith("text/plain")
     assert recorded not in page
@@ -161,7 +165,7 @@ async def test_sampled_requests_can_be_listed_downloaded_and_computed_again(
     async def both() -> bool:
         return len(await run("list", MODEL)) == 2
 
-    await poll(both, 40)
+    await poll(both)
     listed = await run("list", MODEL, "--version", "1")
     assert trace_id in [sample["trace_id"] for sample in listed]
     written = (await run("download", MODEL, "--to", str(tmp_path / "samples")))["files"]

@@ -17,6 +17,7 @@ from tessera.api.registry.v1.registry_pb2 import ServingLimits
 from tessera.errors import DeadlineExceededError, ResourceExhaustedError, TesseraError
 from tests.fixtures.inference import InferenceServer, TinyModel, piece, poll, publish_version, serve_inference, tensor
 from tests.fixtures.registry import RegistryServer
+from tests.fixtures.waiting import WAIT_S
 
 BAD_PIECE = np.zeros((64, 64, 3), dtype=np.float32)
 
@@ -45,7 +46,7 @@ class SlowModel:
     def run(self, inputs: Tensors) -> Tensors:
         images = inputs["image"].astype(np.float32)
         self.computed += [round(float(image.mean()), 5) for image in images]
-        assert self.gate.wait(30)
+        assert self.gate.wait(WAIT_S)
         if any(not image.any() for image in images):
             raise RuntimeError("secret detail")
         return {"logits": self.tiny.logits(images)}
@@ -114,6 +115,7 @@ async def test_a_request_whose_deadline_passes_in_the_queue_is_never_computed(se
         return counted("inference_deadline_expired_total", phase="queue") >= before + 2
 
     await poll(two_expired)
+    server.client.timeout_s = WAIT_S
     await wait_in_flight(server, 1)
     slow.gate.set()
     await first
@@ -187,7 +189,7 @@ async def test_requests_wait_for_a_version_that_is_being_loaded_within_their_dea
     server.client.timeout_s = 0.3
     with pytest.raises(DeadlineExceededError):
         await server.client.classify_cell(tensor(piece()), "slow", version=2)
-    server.client.timeout_s = 10
+    server.client.timeout_s = WAIT_S
     waiting = [asyncio.create_task(server.client.classify_cell(tensor(piece()), "slow", version=2)) for _ in range(3)]
     await server.wait_for("slow", 2, "LOADING")
     slow.gate.set()

@@ -21,6 +21,7 @@ from tessera.rpc.channel import open_channel
 from tessera.rpc.status import rpc_errors
 from tests.fixtures.inference import InferenceProcess, TinyModel, check_answer, piece, poll, publish_version, tensor
 from tests.fixtures.registry import RegistryProcess
+from tests.fixtures.waiting import WAIT_S
 
 MODEL = "puzzle"
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -35,7 +36,7 @@ async def registry(registry_process: RegistryProcess) -> AsyncIterator[RegistryC
 @pytest.fixture
 async def client(inference_process: InferenceProcess) -> AsyncIterator[InferenceClient]:
     async with open_channel(inference_process.address) as channel:
-        yield InferenceClient(channel)
+        yield InferenceClient(channel, WAIT_S)
 
 
 async def wait_for(client: InferenceClient, version: int) -> None:
@@ -110,7 +111,7 @@ async def test_it_waits_for_a_registry_that_is_not_there_yet(tmp_path: Path) -> 
         async with open_channel(process.address) as channel:
             asked = ClassifyCellRequest(model=ModelSelector(model=MODEL), tensor=tensor(piece()))
             with pytest.raises(UnavailableError, match="has not read the registry yet"), rpc_errors():
-                await InferenceClient(channel).puzzle_stub.ClassifyCell(asked, timeout=30)  # once: our client would try again
+                await InferenceClient(channel).puzzle_stub.ClassifyCell(asked, timeout=WAIT_S)  # once: our client would try again
         await asyncio.to_thread(registry_process.start)
         await asyncio.to_thread(process.wait_for_health, SERVING)
         async with open_channel(process.address) as channel:
@@ -172,5 +173,5 @@ async def test_metrics_show_every_phase(inference_process: InferenceProcess, reg
 
 
 def _get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=WAIT_S) as response:
         return response.read().decode()

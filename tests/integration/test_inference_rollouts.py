@@ -25,6 +25,7 @@ from tessera.errors import TesseraError
 from tessera.rpc.channel import open_channel
 from tests.fixtures.inference import InferenceServer, TinyModel, check_answer, piece, poll, publish_version, serve_inference, tensor
 from tests.fixtures.registry import RegistryProcess, RegistryServer
+from tests.fixtures.waiting import WAIT_S
 
 MODEL = "puzzle"
 STABLE, CANDIDATE = TinyModel(marker=1), TinyModel(marker=2)
@@ -100,7 +101,7 @@ async def ask(server: InferenceServer, seed: int = 0, key: str = "") -> int:
     """Make one call, check its answer against the version that signed it, and return that version."""
     image = piece(seed)
     request = ClassifyCellRequest(model=ModelSelector(model=MODEL), tensor=tensor(image), include_probabilities=True)
-    answer = await server.client.puzzle_stub.ClassifyCell(request, timeout=30, metadata=(("tessera-sticky-key", key),))
+    answer = await server.client.puzzle_stub.ClassifyCell(request, timeout=WAIT_S, metadata=(("tessera-sticky-key", key),))
     check_answer(answer, MODELS[answer.answered_by.version], image)
     return answer.answered_by.version
 
@@ -140,11 +141,11 @@ class Traffic:
 
         async def settled() -> bool:
             before = [Counter(answers) for answers in self.answers]
-            await poll(lambda: all((now - then).total() >= 60 for now, then in zip(self.answers, before, strict=True)), timeout_s=60)
+            await poll(lambda: all((now - then).total() >= 60 for now, then in zip(self.answers, before, strict=True)))
             fresh = [now - then for now, then in zip(self.answers, before, strict=True)]
             return all(set(counts) == set(versions) and min(counts.values()) >= 10 for counts in fresh)
 
-        await poll(settled, timeout_s=60)
+        await poll(settled)
 
 
 async def test_no_request_is_lost_while_a_rollout_starts_grows_is_promoted_and_another_is_aborted(
@@ -201,7 +202,7 @@ async def test_a_candidate_that_fails_is_rolled_back_and_stays_so_on_every_serve
         answers[await try_it(judging)] += 1
         return (await judging.registry.get_rollout(MODEL)).state == pb.ROLLOUT_STATE_ROLLED_BACK
 
-    await poll(rolled_back, timeout_s=30)
+    await poll(rolled_back)
     ended = await judging.registry.get_rollout(MODEL)
     assert answers[0] == 20, "not one request more than it takes to judge"
     assert "error rate 100.00% (20 of 20) against 0.00%" in ended.reason
@@ -223,7 +224,7 @@ async def test_a_candidate_that_is_slow_is_rolled_back(servers: tuple[InferenceS
         assert await try_it(judging) in MODELS, "slow is not lost"
         return (await judging.registry.get_rollout(MODEL)).state == pb.ROLLOUT_STATE_ROLLED_BACK
 
-    await poll(rolled_back, timeout_s=60)
+    await poll(rolled_back)
     assert "latency" in (await judging.registry.get_rollout(MODEL)).reason
     await poll(lambda: gone(other))
     assert Counter([await try_it(other) for _ in range(30)]) == {1: 30}
@@ -243,7 +244,7 @@ async def test_without_the_registry_a_bad_candidate_is_left_at_once_and_rolled_b
         assert rollout
         assert "error rate 100.00% (10 of 10)" in rollout.halted
         await asyncio.to_thread(registry_process.start)
-        await poll(lambda: gone(server), timeout_s=60)
+        await poll(lambda: gone(server))
         ended = await server.registry.get_rollout(MODEL)
         assert (ended.state, ended.reason) == (pb.ROLLOUT_STATE_ROLLED_BACK, rollout.halted)
         assert await ask(server) == 1
@@ -318,7 +319,7 @@ async def test_copies_show_how_the_candidate_differs_and_callers_see_nothing_of_
             rollout = await seen(inference_server)
             return rollout if rollout and rollout.shadow.requests[outcome] >= count else None
 
-        found: ServedRollout = await poll(reached, timeout_s=30)
+        found: ServedRollout = await poll(reached)
         return found
 
     rollout = await shadows("compared", 10)

@@ -11,12 +11,14 @@ import pytest
 from prometheus_client import REGISTRY
 
 from model_store.manifest import Manifest
+from services.inference import leases
 from services.inference.runtimes import onnxruntime as runtime
 from tessera.client.inference import InferenceClient
 from tessera.errors import DataLossError, FailedPreconditionError, InvalidArgumentError, NotFoundError, TesseraError
 from tessera.rpc.channel import open_channel
 from tests.fixtures.inference import CELLS, InferenceServer, TinyModel, check_answer, piece, poll, publish_version, serve_inference, tensor
 from tests.fixtures.registry import RegistryServer
+from tests.fixtures.waiting import WAIT_S
 
 MODEL = "puzzle"
 
@@ -65,7 +67,7 @@ async def test_twenty_swaps_under_load_lose_no_request_and_every_answer_is_of_th
 
     async def client(number: int) -> None:
         async with open_channel(inference_server.address) as channel:
-            inference = InferenceClient(channel)
+            inference = InferenceClient(channel, WAIT_S)
             seed = number * 10_000
             while not stop.is_set():
                 seed += 1
@@ -190,6 +192,7 @@ async def test_a_deleted_alias_unloads_its_version_and_frees_it(inference_server
         return session
 
     monkeypatch.setattr(runtime.ort, "InferenceSession", made)
+    monkeypatch.setattr(leases, "RELEASE_TIMEOUT_S", WAIT_S)  # else a busy machine may leave one, which runs out later
     version = await publish_version(inference_server.registry, MODEL, TinyModel(marker=4), alias="champion")
     await inference_server.wait_for_alias(MODEL, 1)
     assert await inference_server.client.classify_cell(tensor(piece()), MODEL)

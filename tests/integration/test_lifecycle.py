@@ -17,7 +17,7 @@ from tessera.settings import ClientSettings
 from tessera.stack.checks import check_metrics
 from tests.fixtures.echo import FIRST, KINDS, NAME, call
 from tests.fixtures.echo_program import EchoProcess, started
-from tests.fixtures.waiting import until
+from tests.fixtures.waiting import WAIT_S, until
 
 
 def send(echo: EchoProcess, number: signal.Signals) -> None:
@@ -160,7 +160,7 @@ async def test_metrics_are_served_beside_the_calls(tmp_path: Path) -> None:
         async with open_channel(f"127.0.0.1:{ready['port']}") as channel:
             await call(channel, "Unary")
         url = f"http://127.0.0.1:{ready['metrics_port']}/metrics"
-        page = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=10).read().decode())
+        page = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=WAIT_S).read().decode())
         labels = f'grpc_method="Unary",grpc_service="{NAME}"'
         assert f"grpc_server_started_total{{{labels}}} 1.0" in page
         assert f'grpc_server_handled_total{{grpc_code="OK",{labels}}} 1.0' in page

@@ -17,6 +17,7 @@ from tessera.tensors import DTYPES, Array, from_bytes, to_bytes, type_name
 from tests.fixtures.inference import InferenceServer, TinyModel, poll, publish_version, serve_inference
 from tests.fixtures.oip import PLAIN, arithmetic, echo, publish_network, sample
 from tests.fixtures.registry import RegistryServer
+from tests.fixtures.waiting import WAIT_S
 
 A, B = np.array([[1, 2, 3]], np.float32), np.array([[10, 20, 30]], np.float32)
 
@@ -46,7 +47,7 @@ def request(model: str, arrays: Mapping[str, Array], **fields: Any) -> pb.ModelI
     )
 
 
-async def send(server: InferenceServer, message: Any, method: str = "ModelInfer", timeout: float = 20) -> Any:
+async def send(server: InferenceServer, message: Any, method: str = "ModelInfer", timeout: float = WAIT_S) -> Any:
     with rpc_errors():
         return await getattr(stub(server), method)(message, timeout=timeout)
 

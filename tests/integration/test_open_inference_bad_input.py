@@ -16,6 +16,7 @@ from tessera.rpc.channel import open_channel
 from tessera.rpc.status import rpc_errors
 from tests.fixtures.inference import InferenceServer
 from tests.fixtures.oip import arithmetic, echo, publish_network
+from tests.fixtures.waiting import WAIT_S
 
 Tensor = ModelInferRequest.InferInputTensor
 Output = ModelInferRequest.InferRequestedOutputTensor
@@ -208,7 +209,7 @@ async def server(inference_server: InferenceServer) -> AsyncIterator[InferenceSe
 
 async def send(server: InferenceServer, request: ModelInferRequest) -> ModelInferResponse:
     with rpc_errors():
-        answer: ModelInferResponse = await GRPCInferenceServiceStub(server.channel).ModelInfer(request, timeout=20)
+        answer: ModelInferResponse = await GRPCInferenceServiceStub(server.channel).ModelInfer(request, timeout=WAIT_S)
     return answer
 
 
@@ -263,5 +264,5 @@ async def test_bytes_that_are_no_request_at_all_are_refused(server: InferenceSer
     async with open_channel(server.address) as channel:
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         with pytest.raises(TesseraError), rpc_errors():
-            await call(b"\xff\xff\xff\xff", timeout=10)
+            await call(b"\xff\xff\xff\xff", timeout=WAIT_S)
     await check_answered(server, 2)

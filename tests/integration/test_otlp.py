@@ -15,7 +15,10 @@ from tests.fixtures.waiting import until
 from tests.integration.test_lifecycle import send, started
 
 
-async def test_a_process_sends_its_spans_before_it_ends(collector: tuple[Collector, str], tmp_path: Path) -> None:
+async def test_a_process_sends_its_spans_before_it_ends(
+    collector: tuple[Collector, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")  # seconds, so that a busy machine loses no span
     servicer, endpoint = collector
     async with started(tmp_path, "--otlp-endpoint", endpoint) as echo:
         port = (await echo.ready())["port"]

@@ -13,6 +13,7 @@ from tessera.rpc.server import GrpcServer
 from tessera.settings import ServerSettings
 from tests.fixtures.certificates import Authority
 from tests.fixtures.echo import Echo, serving
+from tests.fixtures.waiting import WAIT_S
 
 
 async def probe(target: str, **environment: str) -> tuple[int | None, str]:
@@ -89,5 +90,5 @@ async def test_a_server_that_is_stuck_is_given_up_soon() -> None:
     with socket.create_server(("127.0.0.1", 0)) as stuck:  # takes the connection and says nothing
         port = stuck.getsockname()[1]
         targets = (f"127.0.0.1:{port}", f"http://127.0.0.1:{port}/metrics")
-        for code, printed in await asyncio.wait_for(asyncio.gather(*map(probe, targets)), 60):
+        for code, printed in await asyncio.wait_for(asyncio.gather(*map(probe, targets)), WAIT_S):
             assert code == 1 and one_line(printed, "does not answer"), printed

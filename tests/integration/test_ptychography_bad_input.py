@@ -16,6 +16,7 @@ from tessera.errors import InvalidArgumentError, NotFoundError, TesseraError
 from tessera.tensors import to_proto
 from tests.fixtures.ptychography import NETWORK, PtychographyServer, frames, last, pieces, scan, start, until_nothing_is_left
 from tests.fixtures.tiny_engine import ENGINE, SIZE
+from tests.fixtures.waiting import WAIT_S
 
 GOOD = scan(40)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -104,7 +105,7 @@ async def refusal(server: PtychographyServer, requests: Iterable[pb.ReconstructR
             yield request
 
     with pytest.raises(TesseraError) as caught:
-        async for _ in converse(server.client.stub.Reconstruct, sent(), timeout_s=60):
+        async for _ in converse(server.client.stub.Reconstruct, sent(), timeout_s=WAIT_S):
             pass
     return caught.value
 

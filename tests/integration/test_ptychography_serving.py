@@ -30,6 +30,7 @@ from tests.fixtures.ptychography import (
     stitched,
 )
 from tests.fixtures.tiny_engine import ENGINE, SIZE
+from tests.fixtures.waiting import WAIT_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -149,7 +150,7 @@ async def test_the_preview_grows_while_frames_arrive(ptychography_server: Ptycho
 
     previews = []
     plan = reconstruction_plan(NETWORK)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(WAIT_S):
         async for event in ptychography_server.client.reconstruct(arriving(), plan, preview_interval_s=1e-6):
             if isinstance(event, pb.ReconstructionPreview):
                 previews.append(event)

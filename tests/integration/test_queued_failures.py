@@ -17,13 +17,14 @@ from tessera.errors import InvalidArgumentError, NotFoundError, ResourceExhauste
 from tests.fixtures.inference import TinyModel, poll, publish_version
 from tests.fixtures.queued import MODEL, PART, QueuedServer, images, until, until_ended, until_state, until_streams_are_empty
 from tests.fixtures.redis import RedisServer
+from tests.fixtures.waiting import WAIT_S
 
 IMAGE = images(1)
 
 
 async def dead_letters(redis_url: str, count: int) -> list[dict[str, str]]:
     """Return the dead letters of the priority low once there are so many."""
-    async with Redis.from_url(redis_url, decode_responses=True) as redis, asyncio.timeout(30):
+    async with Redis.from_url(redis_url, decode_responses=True) as redis, asyncio.timeout(WAIT_S):
         while len(entries := await redis.xrange("tessera:inference:low:dead")) < count:
             await asyncio.sleep(0.02)
     return [fields for _, fields in entries]
@@ -69,7 +70,7 @@ async def test_an_unknown_model_and_a_request_that_says_nothing_are_refused(queu
         (pb.SubmitInferenceRequest(model=ModelSelector(model=MODEL), blob=pb.TensorsBlob(sha256="0" * 64), priority=9), "priority"),  # type: ignore[arg-type]
     ):
         with pytest.raises(InvalidArgumentError, match=message):
-            await call(queued_server.client.stub.SubmitInference, request, timeout_s=10.0)
+            await call(queued_server.client.stub.SubmitInference, request, timeout_s=WAIT_S)
     for asked in (queued_server.client.get, queued_server.client.cancel, queued_server.client.result):
         with pytest.raises(NotFoundError, match="no queued inference 'x'"):
             await asked("x")

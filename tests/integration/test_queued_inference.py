@@ -30,6 +30,7 @@ from tests.fixtures.queued import MODEL, PART, QueuedServer, images, until, unti
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.registry import RegistryServer
 from tests.fixtures.spans import spans  # noqa: F401 - a fixture
+from tests.fixtures.waiting import WAIT_S
 
 ROWS = 3 * PART + 2
 
@@ -164,7 +165,7 @@ async def test_a_result_outlives_garbage_collection_until_it_expires(queued_serv
         leases = [lease async for lease in queued_server.registry.list_leases(f"queued-inference/{ended.id}/{what}")]
         return bool(leases)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT_S):
         while await held("inputs") or not await held("result"):
             await asyncio.sleep(0.01)
     await asyncio.to_thread(collect, 23)
@@ -185,7 +186,7 @@ async def test_after_its_time_a_result_is_said_to_be_gone(queued_server: QueuedS
             return "is gone: it was kept until" in error.message
         return False
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT_S):
         while not await gone():
             await asyncio.sleep(0.05)
     assert (await queued_server.client.get(ended.id)).state == pb.INFERENCE_STATE_SUCCEEDED
@@ -200,7 +201,7 @@ async def test_one_trace_leads_from_the_caller_through_redis_to_the_computation(
     await until_ended(queued_server.client, inference_id)
     wanted = trace.format_trace_id(caller.get_span_context().trace_id)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT_S):
         while True:
             names = {span.name for span in spans.get_finished_spans() if trace.format_trace_id(span.context.trace_id) == wanted}
             if "queued inference" in names:
@@ -216,7 +217,7 @@ async def test_metrics_tell_how_much_waits_for_how_long_and_how_it_ended(queued_
     def gauge(name: str, **labels: str) -> float:
         return REGISTRY.get_sample_value(f"inference_queued_{name}", labels) or 0.0
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT_S):
         while not (gauge("requests", state="queued") == 1 and gauge("age_seconds", priority="low") > 0):
             await asyncio.sleep(0.01)
         while gauge("depth", priority="low") != 1:

@@ -21,7 +21,7 @@ from tessera.rpc.ending import answer_of
 from tessera.rpc.status import rpc_errors
 from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.registry import RegistryProcess
-from tests.fixtures.waiting import until
+from tests.fixtures.waiting import WAIT_S, until
 
 Stub = Any  # the generated class exists for the type checker only
 MIB = 1 << 20
@@ -103,7 +103,7 @@ async def test_without_its_database_the_registry_is_unavailable_and_recovers_by_
             await stub.CreateModel(pb.CreateModelRequest(name="cells"))
             await asyncio.to_thread(server.stop)
             with pytest.raises(UnavailableError, match="database is unavailable"), rpc_errors():
-                await stub.GetModel(pb.GetModelRequest(name="cells"), timeout=30)
+                await stub.GetModel(pb.GetModelRequest(name="cells"), timeout=WAIT_S)
             await asyncio.to_thread(process.wait_for_health, HealthCheckResponse.NOT_SERVING)
             await asyncio.to_thread(server.start)
             await asyncio.to_thread(process.wait_for_health, HealthCheckResponse.SERVING)

@@ -58,7 +58,7 @@ async def ask(port: int, settings: ClientSettings, request: bytes = b"ping") -> 
     """Call on a connection of its own."""
     async with open_channel(f"127.0.0.1:{port}", settings) as channel:
         with rpc_errors():
-            return await call(channel, "Unary", request, timeout=30)
+            return await call(channel, "Unary", request, timeout=WAIT_S)
 
 
 async def test_health_follows_a_certificate_that_expires_and_is_renewed(tmp_path: Path, authority: Authority) -> None:
@@ -169,7 +169,7 @@ async def test_a_caller_takes_another_authority_and_another_token_without_a_rest
         async def answered() -> bool:
             try:
                 with rpc_errors():
-                    return await call(channel, "Unary", timeout=30) == [b"ping"]
+                    return await call(channel, "Unary", timeout=WAIT_S) == [b"ping"]
             except TesseraError:
                 return False
 

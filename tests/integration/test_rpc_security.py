@@ -19,6 +19,7 @@ from tessera.rpc.status import rpc_errors
 from tessera.settings import ClientSettings, ServerSettings
 from tests.fixtures.certificates import Authority
 from tests.fixtures.echo import KINDS, NAME, Echo, call, connected, descriptor, serving
+from tests.fixtures.waiting import WAIT_S
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ async def test_tls_is_spoken_and_the_clear_is_not(tmp_path: Path) -> None:
                 assert (await call(channel, kind))[-1] == b"anonymous"
         async with open_channel(address) as channel:
             with pytest.raises(UnavailableError), rpc_errors():
-                await call(channel, "Unary", timeout=10)
+                await call(channel, "Unary", timeout=WAIT_S)
 
 
 async def test_a_server_that_another_authority_vouches_for_is_not_trusted(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ async def test_a_server_that_another_authority_vouches_for_is_not_trusted(tmp_pa
     ours = Authority(tmp_path, "ours")
     async with connected(who, ServerSettings(tls_cert=pair.cert, tls_key=pair.key), ClientSettings(tls_ca=ours.cert)) as channel:
         with pytest.raises(UnavailableError, match="not vouched for by those of tls_ca"), rpc_errors():
-            await call(channel, "Unary", timeout=10)
+            await call(channel, "Unary", timeout=WAIT_S)
 
 
 async def test_mutual_tls_asks_for_a_certificate_and_tokens_still_count(tmp_path: Path, tokens_file: Path) -> None:
@@ -133,7 +134,7 @@ async def test_mutual_tls_asks_for_a_certificate_and_tokens_still_count(tmp_path
         async def answer(**given: Any) -> list[bytes]:
             async with open_channel(address, ClientSettings(tls_ca=authority.cert, **given)) as channel:
                 with rpc_errors():
-                    return await call(channel, "Unary", timeout=10)
+                    return await call(channel, "Unary", timeout=WAIT_S)
 
         token = SecretStr("READER")
         assert await answer(tls_cert=client.cert, tls_key=client.key, token=token) == [b"reader@lab"]

@@ -25,7 +25,7 @@ from tessera.settings import ClientSettings, ServerSettings
 from tests.fixtures.echo import FIRST, KINDS, NAME, Echo, call, connected, echo, serving
 from tests.fixtures.ports import free_port
 from tests.fixtures.spans import spans
-from tests.fixtures.waiting import until
+from tests.fixtures.waiting import WAIT_S, until
 
 __all__ = ["spans"]
 
@@ -103,10 +103,10 @@ async def test_reads_are_tried_again_while_unavailable_and_writes_are_not() -> N
     async with registry() as (servicer, stub):
         for method, request in ((stub.GetModel, pb.GetModelRequest()), (stub.ListModels, pb.ListModelsRequest())):
             servicer.failures = 2
-            await method(request, timeout=20)
+            await method(request, timeout=WAIT_S)
         servicer.failures = 2
         with pytest.raises(UnavailableError), rpc_errors():
-            await stub.CreateModel(pb.CreateModelRequest(), timeout=20)
+            await stub.CreateModel(pb.CreateModelRequest(), timeout=WAIT_S)
     assert servicer.calls == ["GetModel"] * 3 + ["ListModels"] * 3 + ["CreateModel"]
 
 
@@ -114,7 +114,7 @@ async def test_reads_give_up_after_a_few_tries() -> None:
     async with registry() as (servicer, stub):
         servicer.failures = 100
         with pytest.raises(UnavailableError, match="not now"), rpc_errors():
-            await stub.GetModel(pb.GetModelRequest(), timeout=20)
+            await stub.GetModel(pb.GetModelRequest(), timeout=WAIT_S)
     assert servicer.calls == ["GetModel"] * 4
 
 
@@ -126,16 +126,16 @@ async def test_a_server_that_cannot_be_reached_is_named(address: str) -> None:
                 pytest.raises(UnavailableError, match=r"at (127\.0\.0\.1|\[::1\]):1 cannot be reached: nobody listens there"),
                 rpc_errors(),
             ):
-                await call(channel, kind, timeout=20)
+                await call(channel, kind, timeout=WAIT_S)
 
 
 async def test_a_new_channel_does_not_wait_because_an_older_one_failed() -> None:
     port = free_port()
     async with open_channel(f"127.0.0.1:{port}") as older:
         with pytest.raises(UnavailableError), rpc_errors():
-            await call(older, "Unary", timeout=20)
+            await call(older, "Unary", timeout=WAIT_S)
         async with serving(settings=ServerSettings(port=port)) as address, open_channel(address) as newer:
-            assert await call(newer, "Unary", timeout=20) == [b"ping"]
+            assert await call(newer, "Unary", timeout=WAIT_S) == [b"ping"]
 
 
 @pytest.mark.parametrize("address", ["", "localhost", ":8010", "localhost:", "localhost:http"])

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.fixtures.ports import free_port_base
+from tests.fixtures.waiting import WAIT_S, blocking_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,6 +46,11 @@ class Stack:
         state: dict[str, Any] = json.loads(done.stdout)
         return state
 
+    def healthy(self) -> bool:
+        """Ask for its health; a busy machine may be late with an answer."""
+        status = self.run("status", "--json")
+        return status.returncode == 0 and bool(json.loads(status.stdout)["healthy"])
+
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = json.loads((self.home / "stack.json").read_text())
         return state
@@ -70,17 +76,11 @@ def _all_end(processes: list[psutil.Process]) -> None:
         except psutil.NoSuchProcess:
             return True
 
-    _eventually(lambda: all(ended(process) for process in processes), "ended", timeout_s=10)
-
-
-def _eventually(condition: Callable[[], bool], what: str, timeout_s: float = 90.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"in {timeout_s} s: not {what}"
-        time.sleep(0.1)
+    blocking_until(lambda: all(ended(process) for process in processes), "they did not end")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_stack_comes_up_heals_and_goes_down_without_a_trace(stack: Stack) -> None:
     state = stack.up()
     assert [process["state"] for process in state["processes"]] == ["healthy"] * 5
@@ -90,9 +90,7 @@ def test_a_stack_comes_up_heals_and_goes_down_without_a_trace(stack: Stack) -> N
         "ptycho",
         "puzzle_cells",
     ], "it can train at once"
-    status = stack.run("status", "--json")
-    assert status.returncode == 0
-    assert json.loads(status.stdout)["healthy"]
+    blocking_until(stack.healthy)
     assert json.loads(stack.run("models", "create", "m", "--json").stdout)["name"] == "m", "commands find the stack under the home"
     lines = [json.loads(line) for line in stack.run("logs", "registry", "--json").stdout.splitlines()]
     assert any('"ready"' in line["line"] for line in lines)
@@ -109,13 +107,13 @@ def test_a_stack_comes_up_heals_and_goes_down_without_a_trace(stack: Stack) -> N
         registry = now["processes"][1]
         return bool(now["healthy"] and registry["restarts"] == 1 and registry["pid"] != before["registry"])
 
-    _eventually(registry_is_back, "restarted")
+    blocking_until(registry_is_back)
     assert [model["name"] for model in json.loads(stack.run("models", "list", "--json").stdout)] == ["m"], "what it knew is still there"
 
     processes = _processes(stack.state())
     begun = time.monotonic()
     assert json.loads(stack.run("down", "--json").stdout) == {"stopped": True}
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < WAIT_S
     _all_end(processes)
     assert not (stack.home / "stack.json").exists()
     assert json.loads(stack.run("down", "--json").stdout) == {"stopped": False}
@@ -123,6 +121,7 @@ def test_a_stack_comes_up_heals_and_goes_down_without_a_trace(stack: Stack) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_stacks_live_side_by_side_and_a_killed_supervisor_leaves_no_orphan(stack: Stack, tmp_path: Path) -> None:
     other = Stack(tmp_path / "other", stack.base + 200)
     first = stack.up()
@@ -137,7 +136,7 @@ def test_two_stacks_live_side_by_side_and_a_killed_supervisor_leaves_no_orphan(s
         os.kill(first["pid"], signal.SIGKILL)
         _all_end(orphans)
         assert stack.run("status").returncode == 4, "the state file of a dead supervisor counts for nothing"
-        assert other.run("status").returncode == 0
+        blocking_until(other.healthy)
 
         assert stack.up()["healthy"], "and it starts again over what was left"
     finally:
@@ -158,13 +157,14 @@ def test_a_port_in_use_is_named_with_the_setting(stack: Stack) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_ctrl_c_in_the_foreground_stops_everything(stack: Stack) -> None:
     command = [sys.executable, "-m", "tessera.cli", "up"]
     with subprocess.Popen(command, env=stack.environment, cwd=ROOT, stderr=subprocess.PIPE, text=True) as foreground:
-        _eventually(lambda: (stack.home / "stack.json").exists() and stack.state()["healthy"], "healthy")
+        blocking_until(lambda: (stack.home / "stack.json").exists() and stack.state()["healthy"])
         processes = _processes(stack.state())
         foreground.send_signal(signal.SIGINT)
-        _, told = foreground.communicate(timeout=60)
+        _, told = foreground.communicate(timeout=WAIT_S)
     assert foreground.returncode == 0
     assert "inference: healthy" in told
     assert told.endswith("stopped\n")

@@ -5,8 +5,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from tessera.stack.ports import Ports
 from tessera.stack.program import Program
 from tessera.stack.state import exclusive, read_state, running_stack
 from tessera.stack.supervisor import Supervisor
+from tests.fixtures.waiting import WAIT_S, blocking_until, until
 
 STAND_IN = textwrap.dedent("""
     import pathlib, signal, sys, time
@@ -59,13 +58,6 @@ def home(tmp_path: Path) -> Home:
     return made
 
 
-async def _eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        await asyncio.sleep(0.02)
-
-
 async def test_starts_what_is_needed_first_and_stops_it_last(home: Home, tmp_path: Path) -> None:
     supervisor = Supervisor(home, Ports(9000), _three(tmp_path))
     await supervisor.start()
@@ -88,7 +80,7 @@ async def test_a_killed_process_is_started_again(home: Home, tmp_path: Path) -> 
             state = read_state(home)
             return state is not None and state.healthy and state.processes[1].restarts == 1
 
-        await _eventually(is_back)
+        await until(is_back)
         assert supervisor.state().processes[1].pid != killed
         assert [process.restarts for process in supervisor.state().processes] == [0, 1, 0]
     finally:
@@ -133,7 +125,7 @@ async def test_a_log_is_bounded_while_its_process_runs(home: Home, tmp_path: Pat
     keeper = Keeper(Program("chatty", (sys.executable, "-c", chatty), "nowhere", partial(_ready, tmp_path)), log, lambda: None)
     task = asyncio.create_task(keeper.keep())
     copy = log.with_name("chatty.log.1")
-    await _eventually(lambda: copy.exists() and any(len(line) > len("line 9999") for line in copy.read_text().splitlines()))
+    await until(lambda: copy.exists() and any(len(line) > len("line 9999") for line in copy.read_text().splitlines()))
     pid = keeper.pid
     task.cancel()
     await asyncio.wait([task])
@@ -157,14 +149,13 @@ def test_a_killed_supervisor_leaves_no_process_behind(home: Home, tmp_path: Path
     """)
     root = Path(__file__).parents[2]
     with subprocess.Popen([sys.executable, "-c", script, str(home.path), str(tmp_path)], cwd=root) as supervisor:
-        deadline = time.monotonic() + 60
-        while not ((state := running_stack(home)) and state.healthy):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        blocking_until(lambda: (state := running_stack(home)) and state.healthy)
+        state = running_stack(home)
+        assert state is not None
         children = [psutil.Process(process.pid) for process in state.processes]
         assert len(children) == 3
         supervisor.send_signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=WAIT_S)
     assert not alive
     assert running_stack(home) is None, "the state file of a dead supervisor counts for nothing"
 

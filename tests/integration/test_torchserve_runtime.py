@@ -18,7 +18,7 @@ from services.inference.runtimes.torchserve import TorchServeModel
 from tessera.errors import DataLossError, TesseraError, UnavailableError
 from tests.fixtures.inference import TinyModel
 from tests.fixtures.torchserve import RealTorchServe, program_manifest
-from tests.fixtures.waiting import blocking_until
+from tests.fixtures.waiting import WAIT_S, blocking_until
 
 ROOT = Path(__file__).parents[2]
 TINY = TinyModel(marker=3)
@@ -36,10 +36,17 @@ def right(model: TorchServeModel, tiny: TinyModel = TINY) -> bool:
     return np.allclose(model.run({"image": IMAGES})["logits"], tiny.logits(IMAGES), rtol=1e-4, atol=1e-4)
 
 
+def has_ended(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # in between
+        return True
+
+
 def outage(model: TorchServeModel) -> list[TesseraError]:
     """Ask until the model answers rightly again, and return what it said meanwhile."""
     said: list[TesseraError] = []
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + WAIT_S
     while True:
         try:
             assert right(model)
@@ -103,7 +110,7 @@ def test_its_log_holds_warnings_alone(torchserve: RealTorchServe, model: TorchSe
 def test_a_worker_that_is_killed_comes_back_and_callers_are_told_to_come_again(torchserve: RealTorchServe, model: TorchServeModel) -> None:
     (worker,) = torchserve.workers()
     worker.kill()
-    blocking_until(lambda: not psutil.pid_exists(worker.pid) or worker.status() == psutil.STATUS_ZOMBIE)
+    blocking_until(lambda: has_ended(worker))
     said = outage(model)
     assert all(isinstance(error, UnavailableError) and error.retry_after_s for error in said)
     assert [each.pid for each in torchserve.workers()] != [worker.pid]
@@ -117,7 +124,7 @@ def test_a_torchserve_that_is_killed_is_started_again_with_its_models(torchserve
     assert said
     assert all(isinstance(error, UnavailableError) and error.retry_after_s for error in said)
     assert torchserve.java().pid != java.pid
-    assert not any(worker.is_running() for worker in workers)
+    blocking_until(lambda: all(has_ended(worker) for worker in workers))
 
 
 HOST = """
@@ -138,8 +145,8 @@ def test_a_process_that_is_killed_leaves_no_java_and_no_worker_behind(tmp_path: 
         assert len(pids) == 2
         children = [psutil.Process(pid) for pid in pids]
         host.kill()
-        host.wait(30)
-        blocking_until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children))
+        host.wait(WAIT_S)
+        blocking_until(lambda: all(has_ended(child) for child in children))
 
 
 def read_pids(host: "subprocess.Popen[str]") -> str:

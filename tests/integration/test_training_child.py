@@ -184,6 +184,7 @@ def test_it_dies_with_its_supervisor(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_after_kill_9_the_next_attempt_goes_on_and_ends_with_the_same_weights(start: Any) -> None:
     # Three hundred pieces make an epoch long enough to be killed in the middle of the training.
     job = {

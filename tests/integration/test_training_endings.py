@@ -9,20 +9,21 @@ from tessera.api.registry.v1 import registry_pb2
 from tessera.api.trainer.v1 import trainer_pb2 as pb
 from tessera.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
 from tests.fixtures.trainer import TrainingStack
+from tests.fixtures.waiting import WAIT_S
 
 pytestmark = pytest.mark.slow
 
 
 async def assert_no_version(training: TrainingStack, job: pb.Job, experiment_state: int) -> None:
     assert [model async for model in training.client.registry.list_models()] == []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT_S):
         while (await training.client.registry.get_experiment(job.experiment_id)).state != experiment_state:
             await asyncio.sleep(0.05)
     await training.until_queue_is_empty()
 
 
 async def dead_letters(training: TrainingStack) -> list[dict[str, str]]:
-    async with Redis.from_url(training.redis.url, decode_responses=True) as redis, asyncio.timeout(30):
+    async with Redis.from_url(training.redis.url, decode_responses=True) as redis, asyncio.timeout(WAIT_S):
         while not (entries := await redis.xrange("tessera:jobs:fake:dead")):
             await asyncio.sleep(0.05)
     return [fields for _, fields in entries]
@@ -43,7 +44,7 @@ async def test_a_queued_job_is_cancelled_at_once_and_a_running_one_within_second
 
 
 async def test_a_child_that_hangs_is_killed_and_the_next_attempt_goes_on(training: TrainingStack) -> None:
-    training.start_worker(stall_timeout_s="1.5")
+    training.start_worker(stall_timeout_s="5")  # long enough for the second child to begin to speak on a busy machine
     job = await training.until_ended(await training.submit(epochs=4, hang_at=3))
     assert (job.state, len(job.attempts)) == (pb.JOB_STATE_SUCCEEDED, 2), training.logs()
     assert "no sign of life" in job.attempts[0].error

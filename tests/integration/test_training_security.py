@@ -1,7 +1,6 @@
 """A whole training over TLS and with tokens: registry, trainer and worker as processes of their own."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,10 +15,11 @@ from tessera.rpc.auth import hash_token
 from tessera.settings import ClientSettings
 from tests.fixtures.certificates import Authority
 from tests.fixtures.inference import InferenceProcess
+from tests.fixtures.logs import logged_lines
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.registry import RegistryProcess
-from tests.fixtures.trainer import START_S, Program, TrainerProcess, TrainingStack
-from tests.fixtures.waiting import until
+from tests.fixtures.trainer import Program, TrainerProcess, TrainingStack
+from tests.fixtures.waiting import WAIT_S, until
 
 pytestmark = pytest.mark.slow
 
@@ -86,7 +86,7 @@ async def test_a_job_goes_through_with_the_least_roles_that_its_parts_need(secur
 )
 async def test_a_worker_that_may_not_work_says_why(secure: SecureStack, token: str, reason: str) -> None:
     worker = secure.start_worker_as(token)
-    await until(lambda: f'"reason": "{reason}"' in worker.log.read_text(), START_S)
+    await until(lambda: f'"reason": "{reason}"' in worker.log.read_text())
     assert token not in worker.log.read_text().replace(f"{token}@lab", "")
     assert '"event": "serving"' not in worker.log.read_text()
     assert await secure.client.trainer.list_families() == []
@@ -94,8 +94,7 @@ async def test_a_worker_that_may_not_work_says_why(secure: SecureStack, token: s
 
 def times_logged(log: Path, event: str, reason: str = "") -> int:
     """Return how often a process has logged an event with this in its reason."""
-    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-    return sum(line["event"] == event and reason in (line.get("reason") or "") for line in lines)
+    return sum(line["event"] == event and reason in (line.get("reason") or "") for line in logged_lines(log))
 
 
 async def test_a_worker_works_while_its_token_has_the_role(secure: SecureStack) -> None:
@@ -147,4 +146,4 @@ async def test_nobody_comes_in_without_a_token(secure: SecureStack) -> None:
     async with stranger:
         for question in (stranger.trainer.list_families(), stranger.registry.get_model("cells")):
             with pytest.raises(UnauthenticatedError):
-                await asyncio.wait_for(question, START_S)
+                await asyncio.wait_for(question, WAIT_S)

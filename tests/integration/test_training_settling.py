@@ -8,7 +8,8 @@ import pytest
 
 from tessera.api.registry.v1 import registry_pb2
 from tessera.api.trainer.v1 import trainer_pb2 as pb
-from tests.fixtures.trainer import START_S, TrainingStack
+from tests.fixtures.trainer import TrainingStack
+from tests.fixtures.waiting import WAIT_S
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +21,7 @@ async def versions(training: TrainingStack) -> list[registry_pb2.Version]:
 
 
 async def until_a_version_exists(training: TrainingStack) -> None:
-    async with asyncio.timeout(START_S):
+    async with asyncio.timeout(WAIT_S):
         while not await versions(training):
             await asyncio.sleep(0.05)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.waiting import WAIT_S
+
 ROOT = Path(__file__).parents[2]
 RIGHT = {
     "services.registry": {"--port": "0", "--database-url": "sqlite:///{here}/registry.db", "--blob-store": "file://{here}/blobs"},
@@ -73,7 +75,7 @@ CASES = [
 def run(program: str, *options: str) -> "subprocess.CompletedProcess[str]":
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TESSERA_")}
     command = [sys.executable, "-W", "error", "-m", program, *options]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=WAIT_S, check=False)
 
 
 def right(program: str) -> dict[str, str]:
