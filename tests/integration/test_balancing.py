@@ -58,7 +58,7 @@ async def servers(tmp_path: Path) -> AsyncIterator[Servers]:
             (tmp_path / name).mkdir()
             return await stack.enter_async_context(started(tmp_path / name, *options, *more))
 
-        yield Servers(start, [await start(str(number)) for number in range(SERVERS)], settings)
+        yield Servers(start, [await start(str(number), "--port", str(free_port())) for number in range(SERVERS)], settings)
 
 
 async def ask(channel: grpc.aio.Channel, request: bytes = b"ping") -> bytes:
