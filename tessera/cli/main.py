@@ -71,6 +71,12 @@ def options(
     allow_insecure: Annotated[
         bool, typer.Option("--allow-insecure", envvar="TESSERA_ALLOW_INSECURE", help="Send the token without TLS to other machines too.")
     ] = False,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TESSERA_OTLP_ENDPOINT", metavar="URL", help="Where the traces of calls go: http://host:4317 (OTLP over gRPC)."
+        ),
+    ] = None,
 ) -> None:
     """Remember how to reach the servers; connections are made when a command needs them."""
     from tessera.stack.home import default_home
@@ -88,6 +94,11 @@ def options(
         tls_key=tls_key,
         allow_insecure=allow_insecure,
     )
+    if otlp_endpoint:
+        from tessera import telemetry
+
+        telemetry.setup("cli", otlp_endpoint)
+        ctx.call_on_close(telemetry.shutdown)
 
 
 for command in (up, down, status, logs, families, train, predict, infer, reconstruct, promote, rollback, gc, demo):
