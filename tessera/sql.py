@@ -9,7 +9,7 @@ import importlib
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -26,6 +26,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from tessera.errors import FailedPreconditionError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
 from tessera.fullness import Fullness
+from tessera.turns import Turns
 
 log = structlog.get_logger()
 
@@ -44,6 +45,7 @@ MIGRATION_LOCK = 0x7E55E7A
 _migrating = threading.Lock()
 _WRITE = "tessera_write"
 _FULLNESS = "tessera_fullness"
+_TURNS = "tessera_turns"
 _UNDEFINED_TABLE = "42P01"
 
 
@@ -67,7 +69,7 @@ def open_database(url: str) -> Engine:
         engine = _open_postgresql(parsed)
     else:
         raise InvalidArgumentError.unknown("database", parsed.drivername, ["sqlite", "postgresql+psycopg"], field="database_url")
-    engine.update_execution_options(**{_FULLNESS: Fullness()})
+    engine.update_execution_options(**{_FULLNESS: Fullness(), _TURNS: Turns()})
     return engine
 
 
@@ -133,12 +135,19 @@ def writing(engine: Engine) -> Iterator[Session]:
             connection broke during the commit itself.
         ResourceExhaustedError: The database's disk is full.
     """
+    writer = engine.execution_options(**{_WRITE: True})
     try:
-        with _translated(), Session(engine.execution_options(**{_WRITE: True}), expire_on_commit=False) as session, session.begin():
+        with _turn(engine), _translated(), Session(writer, expire_on_commit=False) as session, session.begin():
             yield session
     except _DiskFullError as error:
         _fullness(engine).found(error)
         raise
+
+
+def _turn(engine: Engine) -> AbstractContextManager[None]:
+    """Let the threads that write to SQLite take turns: it lets them poll for its lock, and the unlucky ones would wait in vain."""
+    turns: Turns = engine.get_execution_options()[_TURNS]
+    return turns.turn(LOCK_TIMEOUT_S) if engine.dialect.name == "sqlite" else nullcontext()
 
 
 def check_database(engine: Engine) -> None:

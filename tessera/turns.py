@@ -1,0 +1,50 @@
+"""Turns in writing to a database that does not give them out itself, in the order in which threads come."""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tessera.errors import UnavailableError
+
+
+class Turns:
+    """One thread at a time, and the one next that has waited longest. Other locks go to whoever is quick, and one may wait for ever."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[threading.Event] = deque()
+        self._taken = False
+
+    @contextmanager
+    def turn(self, timeout_s: float) -> Iterator[None]:
+        """Wait for one's turn, and have it during the block.
+
+        Args:
+            timeout_s: Longest wait, seconds.
+
+        Raises:
+            UnavailableError: It took longer.
+        """
+        mine = threading.Event()
+        with self._lock:
+            self._waiting.append(mine)
+            if not self._taken:
+                self._next()
+        if not mine.wait(timeout_s):
+            with self._lock:
+                if not mine.is_set():
+                    self._waiting.remove(mine)
+                    raise UnavailableError(
+                        f"the database is unavailable: others have been writing for more than {timeout_s:g} seconds", retry_after_s=1.0
+                    )
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._next()
+
+    def _next(self) -> None:
+        self._taken = bool(self._waiting)
+        if self._taken:
+            self._waiting.popleft().set()
