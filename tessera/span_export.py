@@ -21,6 +21,19 @@ _NOISY = ("opentelemetry.exporter.otlp.proto.grpc.exporter", "opentelemetry.sdk.
 """Loggers that write several lines for every batch that is lost."""
 
 
+class _Reason(logging.Filter):
+    """Takes what the libraries would log, for the one line that we write; one for the process, as their loggers are."""
+
+    text = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.text = record.getMessage()
+        return False
+
+
+_reason = _Reason()
+
+
 class QuietExporter(SpanExporter):
     """Sends spans over OTLP, and says once that the collector is away and once that it is back.
 
@@ -39,16 +52,15 @@ class QuietExporter(SpanExporter):
         timeout_s = float(os.environ.get("OTEL_EXPORTER_OTLP_TIMEOUT", TIMEOUT_S))
         self._exporter = exporter or OTLPSpanExporter(endpoint=endpoint, timeout=timeout_s, channel_options=_options(endpoint))
         self._lost = 0
-        self._reason = ""
         for name in _NOISY:
-            logging.getLogger(name).addFilter(self._keep_reason)
+            logging.getLogger(name).addFilter(_reason)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send a batch."""
         result = self._exporter.export(spans)
         if result is not SpanExportResult.SUCCESS:
             if not self._lost:
-                log.warning("traces cannot be sent and are lost until the collector is back", endpoint=self._endpoint, reason=self._reason)
+                log.warning("traces cannot be sent and are lost until the collector is back", endpoint=self._endpoint, reason=_reason.text)
             self._lost += len(spans)
         elif self._lost:
             log.info("traces are sent again", endpoint=self._endpoint, lost_spans=self._lost)
@@ -62,11 +74,6 @@ class QuietExporter(SpanExporter):
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Return whether nothing waits here, which is always so."""
         return self._exporter.force_flush(timeout_millis)
-
-    def _keep_reason(self, record: logging.LogRecord) -> bool:
-        """Take what the libraries would log, for the one line that we write."""
-        self._reason = record.getMessage()
-        return False
 
 
 def _options(endpoint: str) -> Any:  # the annotation of OTLPSpanExporter knows of one option, and of text alone
