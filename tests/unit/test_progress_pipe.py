@@ -80,9 +80,9 @@ def test_progress_is_repeated_while_nothing_happens_until_it_has_been_silent_too
     clock = Clock()
     monkeypatch.setattr("trainers.progress.time", clock)
     report = PipeReport(writer.fileno(), on_broken=never_broken, repeat_s=0.01, silence_s=120.0)
+    report.phase("export")
+    first = read(lines)
     with report:
-        report.phase("export")
-        first = read(lines)
         assert read(lines) == read(lines) == first
         clock.now += 120.0
         clock.await_looks()
