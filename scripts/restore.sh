@@ -4,6 +4,7 @@
 # Afterwards `docker compose up -d --wait` starts the services on what was restored.
 set -euo pipefail
 [ $# = 1 ] || { echo "usage: scripts/restore.sh DIRECTORY" >&2; exit 2; }
+[ -d "$1" ] || { echo "no backup: there is no directory $1" >&2; exit 1; }
 directory=$(cd "$1" && pwd)
 cd "$(dirname "$0")/.."
 for database in registry trainer inference; do
