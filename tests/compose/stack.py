@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,12 +59,10 @@ class Stack:
         self.run("scripts/env.sh", "--dir", str(directory), "--port-base", str(free_port_base()))
         lines = [line.partition("=") for line in (directory / ".env").read_text().splitlines() if "=" in line and line[0] != "#"]
         self.settings = {name: value.strip("'") for name, _, value in lines}
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="calls", daemon=True).start()
 
     def begin(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
-        """Start calls. All run on one event loop in a thread of its own: gRPC loses events where a process has several."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Start calls. Those of all stacks run on one event loop in a thread of its own: gRPC loses events where a process has several."""
+        return asyncio.run_coroutine_threadsafe(work, event_loop())
 
     def ask(self, work: Coroutine[Any, Any, T]) -> T:
         """Make calls and return what comes of them."""
@@ -148,6 +147,14 @@ class Stack:
 def revision(container: dict[str, Any]) -> str:
     """Return the revision in the labels of a container's image."""
     return container["Config"]["Labels"]["org.opencontainers.image.revision"]
+
+
+@cache
+def event_loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop of all calls, which runs in a thread."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="calls", daemon=True).start()
+    return loop
 
 
 PORTS = {"registry": "REGISTRY_PORT", "trainer": "TRAINER_PORT", "inference": "INFERENCE_PORTS"}
