@@ -19,9 +19,9 @@ def test_the_one_registry_is_replaced_by_a_new_build_under_load(stack: Stack, se
 
 
 def test_a_worker_that_is_replaced_gives_its_job_back_and_the_new_one_goes_on(stack: Stack, served: Served) -> None:
+    stack.build_anew("worker")
     job = served.submit(epochs=100)
     until(lambda: served.job(job).progress.epoch > 0, "the job does not train")
-    stack.build_anew("worker")
     stack.run("scripts/rollout.sh", "worker")
     first, *others = served.finish(job).attempts
     assert first.error == "the worker was stopped"
