@@ -1,5 +1,6 @@
 """Fixtures shared by all tests; each module under tests/fixtures starts real servers of one kind."""
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -33,3 +34,10 @@ def logs_as_they_were() -> Iterator[None]:
     """Undo what a test, or a program that it called in this process, told structlog."""
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """Give every test the same numbers from Torch's own generator, whichever tests ran before it."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
