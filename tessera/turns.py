@@ -31,18 +31,18 @@ class Turns:
             self._waiting.append(mine)
             if not self._taken:
                 self._next()
-        if not mine.wait(timeout_s):
-            with self._lock:
-                if not mine.is_set():
-                    self._waiting.remove(mine)
-                    raise UnavailableError(
-                        f"the database is unavailable: others have been writing for more than {timeout_s:g} seconds", retry_after_s=1.0
-                    )
         try:
+            if not mine.wait(timeout_s):
+                raise UnavailableError(
+                    f"the database is unavailable: others have been writing for more than {timeout_s:g} seconds", retry_after_s=1.0
+                )
             yield
-        finally:
+        finally:  # also where the wait was broken off, or the turn came just then: a turn that nobody takes would hold up all others
             with self._lock:
-                self._next()
+                if mine.is_set():
+                    self._next()
+                else:
+                    self._waiting.remove(mine)
 
     def _next(self) -> None:
         self._taken = bool(self._waiting)
