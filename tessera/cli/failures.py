@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from tessera.cli.connection import Connection, connection
-from tessera.errors import TesseraError
+from tessera.errors import InvalidArgumentError, TesseraError
 from tessera.rpc.address import servers
 
 EXIT_CODES = {"NOT_FOUND": 3, "UNAVAILABLE": 4, "ABORTED": 5}
@@ -66,9 +66,16 @@ def _unreachable(message: str, used: Connection) -> list[str]:
     return [
         f"error: the {name} is not reachable at {address}\n{_way_out(name, used)}"
         for name, address in used.addresses().items()
-        if any(re.search(rf":{server.rpartition(':')[2]}\b", message) for server in servers(address))
-        and not any(map(_answers, servers(address)))
+        if _is_away(message, address)
     ]
+
+
+def _is_away(message: str, address: str) -> bool:
+    try:
+        named = servers(address)
+    except InvalidArgumentError:  # nobody was asked there: the message is about something else
+        return False
+    return any(re.search(rf":{server.rpartition(':')[2]}\b", message) for server in named) and not any(map(_answers, named))
 
 
 def _way_out(name: str, used: Connection) -> str:

@@ -163,6 +163,11 @@ def test_a_server_that_is_away_is_named_with_what_to_do(nowhere: str, command: t
     assert f"Start it with `tessera up`, or set TESSERA_{service.upper()}_ADDRESS" in result.stderr
 
 
+def test_an_address_that_reads_wrong_hides_no_other_error(tmp_path: Path) -> None:
+    result = tessera("--home", tmp_path, "--registry", "nonsense", "status")
+    assert (result.exit_code, result.stderr) == (4, f"error: no stack runs under {tmp_path}; start one with `tessera up`\n")
+
+
 def test_a_damaged_version_fails_verification_with_the_file(fakes: Fakes) -> None:
     fakes.registry.intact = False
     result = tessera("versions", "verify", "puzzle", 1)
