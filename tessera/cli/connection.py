@@ -1,9 +1,7 @@
 """Which servers a command talks to, and how it talks to them."""
 
 import asyncio
-import logging
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
+from tessera.cli.output import log_to_stderr
 from tessera.cli.profiles import ADDRESSES, Profile, read_profile
 from tessera.errors import InvalidArgumentError
 
@@ -80,15 +79,9 @@ class Connection:
 
     def client(self) -> "Client":
         """Return a client, to be entered with `async with`."""
-        import structlog
-
         from tessera.client import Client
 
-        # Stdout is for results. The stream is looked up for each line: it may have been replaced and closed since.
-        structlog.configure(
-            wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-            logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
-        )
+        log_to_stderr()
         return Client(**self.addresses(), settings=self.settings())
 
     def _profile_token_file(self) -> Path | None:

@@ -13,6 +13,7 @@ from tessera.cli.families import families
 from tessera.cli.gc import gc
 from tessera.cli.infer import infer
 from tessera.cli.options import complete_profiles
+from tessera.cli.output import log_to_stderr
 from tessera.cli.predict import predict
 from tessera.cli.promote import promote, rollback
 from tessera.cli.reconstruct import reconstruct
@@ -97,6 +98,7 @@ def options(
     if otlp_endpoint:
         from tessera import telemetry
 
+        log_to_stderr()
         telemetry.setup("cli", otlp_endpoint)
         ctx.call_on_close(telemetry.shutdown)
 

@@ -1,6 +1,7 @@
 """What commands print: results on stdout, everything else on stderr."""
 
 import json
+import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
@@ -25,6 +26,17 @@ def stderr() -> "Console":
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+def log_to_stderr() -> None:
+    """Let warnings, and what is worse, go to stderr; before this is called logs go to stdout."""
+    import structlog
+
+    # The stream is looked up for each line: it may have been replaced and closed since.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )
 
 
 def print_json(value: object) -> None:

@@ -65,9 +65,14 @@ def fakes() -> Iterator[Fakes]:
         yield serving
 
 
-def test_a_collector_that_is_away_is_told_once_and_changes_nothing_else(fakes: Fakes) -> None:
-    told = run("models", "list", TESSERA_REGISTRY_ADDRESS=fakes.address)
-    traced = run("models", "list", TESSERA_REGISTRY_ADDRESS=fakes.address, TESSERA_OTLP_ENDPOINT="http://127.0.0.1:1")
+@pytest.mark.parametrize("command", [("models", "list"), ("status",)])
+def test_a_collector_that_is_away_is_told_once_and_changes_nothing_else(fakes: Fakes, tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "profiles").mkdir()
+    lines = [f'{name} = "{fakes.address}"\n' for name in ("registry", "trainer", "inference")]
+    (tmp_path / "profiles/fakes.toml").write_text("".join(lines))
+    asked = ("--profile", "fakes", *command, "--json")
+    told = run(*asked, TESSERA_HOME=str(tmp_path))
+    traced = run(*asked, TESSERA_HOME=str(tmp_path), TESSERA_OTLP_ENDPOINT="http://127.0.0.1:1")
     assert (traced.returncode, traced.stdout) == (0, told.stdout)
     (warning,) = traced.stderr.removeprefix(told.stderr).splitlines()
     assert "traces cannot be sent" in warning
