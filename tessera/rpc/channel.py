@@ -14,6 +14,7 @@ from opentelemetry.trace import Span, SpanKind, Status
 from tessera.errors import InvalidArgumentError
 from tessera.rpc.address import host_of, servers
 from tessera.rpc.certificates import client_credentials
+from tessera.rpc.ending import known
 from tessera.rpc.options import Options, channel_options
 from tessera.settings import ClientSettings, is_loopback
 from tessera.telemetry import inject, tracer
@@ -172,19 +173,8 @@ class _Method:
 
 
 def _end(span: Span, call: Any) -> None:
-    code = _finished(call.code())
+    code = known(call.code())
     span.set_attribute("rpc.grpc.status_code", code.value[0])
     if code is not grpc.StatusCode.OK:
         span.set_status(Status(trace.StatusCode.ERROR, code.name))
     span.end()
-
-
-def _finished(coroutine: Any) -> grpc.StatusCode:
-    """Return the code of a call that has ended: its coroutine then returns at once, so that no event loop is needed."""
-    try:
-        coroutine.send(None)
-    except StopIteration as returned:
-        code: grpc.StatusCode = returned.value
-        return code
-    coroutine.close()
-    return grpc.StatusCode.UNKNOWN

@@ -57,12 +57,12 @@ async def answer_of(call: Any) -> Any:
 
 def _status(call: Any) -> grpc.aio.AioRpcError:
     """Return the status of a call that has just ended."""
-    code, details, trailing = (_now(getattr(call, name)()) for name in ("code", "details", "trailing_metadata"))
+    code, details, trailing = (known(getattr(call, name)()) for name in ("code", "details", "trailing_metadata"))
     return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, details)
 
 
-def _now(answer: Coroutine[Any, Any, T]) -> T:
-    """Return what a coroutine returns that need not wait."""
+def known(answer: Coroutine[Any, Any, T]) -> T:
+    """Return what a method of a call that has ended returns; it is a coroutine that then need not wait, so no event loop is needed."""
     try:
         answer.send(None)
     except StopIteration as done:
