@@ -17,7 +17,7 @@ fi
 
 postgres="docker compose exec -T postgres"
 docker compose up --detach --wait postgres minio
-if $postgres psql --username postgres --dbname registry --tuples-only --command 'SELECT 1 FROM models LIMIT 1' 2>/dev/null | grep -q 1; then
+if [ -n "$($postgres psql --username postgres --dbname registry --tuples-only --command 'SELECT 1 FROM models LIMIT 1' 2>/dev/null)" ]; then
   echo "the registry is not empty; docker compose down --volumes would empty it, and forget everything in it" >&2
   exit 1
 fi
