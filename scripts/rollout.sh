@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Replace the containers of one service of the running stack of docker-compose.yml, one by one, each when the one before it is well.
 #   docker compose build SERVICE && scripts/rollout.sh SERVICE
-# Containers that have the newest image and settings already stay. Where there are several, the others serve meanwhile. If a new one does not
-# get well, this ends with 1 and leaves the others as they are; run it again when that is mended.
+# Containers that have the newest image and settings already stay. Where there are several, the others serve meanwhile. If a new one does
+# not get well, this ends with 1 and leaves the others as they are; run it again when that is mended.
 set -euo pipefail
 [ $# = 1 ] || { echo "usage: scripts/rollout.sh SERVICE" >&2; exit 2; }
 service=$1
@@ -45,6 +45,7 @@ for container in $containers; do
   if is_current "$container"; then continue; fi
   if is_well "$container"; then old="$old $container"; else old="$container $old"; fi # first what serves nobody
 done
+# shellcheck disable=SC2086 # a word for each container
 set -- $old
 if [ $# = 0 ] || is_well "$1"; then fill_up "nothing was replaced"; fi
 [ $# -gt 0 ] || { echo "$service: all of $count are current"; exit 0; }
