@@ -34,9 +34,14 @@ def test_a_stack_that_the_demo_has_stopped_is_started_first(home: Home, capsys: 
     assert said(capsys, Connection(home.path), home) == ["tessera up --detach", f"tessera {ASK}"]
 
 
-def test_servers_elsewhere_need_no_start(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_servers_elsewhere_need_no_start_and_are_named_again_where_nothing_else_does(
+    home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert said(capsys, Connection(home.path, "lab"), home) == [f"tessera --profile lab {ASK}"]
-    assert said(capsys, Connection(home.path, inference="127.0.0.1:1"), home) == [f"tessera {ASK}"]
+    told = Connection(home.path, inference="127.0.0.1:1", tls_ca=Path("/lab/ca.pem"))
+    assert said(capsys, told, home) == [f"tessera --inference 127.0.0.1:1 --tls-ca /lab/ca.pem {ASK}"]
+    monkeypatch.setenv("TESSERA_INFERENCE_ADDRESS", "127.0.0.1:1")
+    assert said(capsys, told, home) == [f"tessera --tls-ca /lab/ca.pem {ASK}"]
 
 
 def test_a_home_that_the_environment_does_not_name_is_named(home: Home, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,14 @@ REPOSITORY_PICTURE = Path(__file__).parents[3] / "examples" / "photo.jpg"
 COLUMNS, ROWS = 38, 25
 FRAMES, EPOCHS = 512, 4
 """Of the demo ptycho: a few minutes on two cores."""
+TOLD = {
+    "registry": "TESSERA_REGISTRY_ADDRESS",
+    "trainer": "TESSERA_TRAINER_ADDRESS",
+    "inference": "TESSERA_INFERENCE_ADDRESS",
+    "token_file": "TESSERA_TOKEN_FILE",
+    "tls_ca": "TESSERA_TLS_CA",
+}
+"""Options that say how to reach servers, and the variables that say the same to every command."""
 
 
 class Report(Protocol):
@@ -136,6 +144,10 @@ def show_next(arguments: Sequence[str], told: "Connection", home: "Home") -> Non
         command += ["--profile", told.profile_name]
     elif home.path != default_home():
         command += ["--home", str(home.path)]
+    for name, variable in TOLD.items():
+        value = getattr(told, name)
+        if value and str(value) != os.environ.get(variable):
+            command += [f"--{name.replace('_', '-')}", str(value)]
     steps = []
     if sys.prefix not in (sys.base_prefix, os.environ.get("VIRTUAL_ENV")):
         steps.append(["source", str(Path(sys.prefix) / "bin" / "activate")])
