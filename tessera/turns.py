@@ -9,7 +9,7 @@ from tessera.errors import UnavailableError
 
 
 class Turns:
-    """One thread at a time, and the one next that has waited longest. Other locks go to whoever is quick, and one may wait for ever."""
+    """One thread at a time; next is the one that has waited longest. Other locks go to whoever is quick, and one may wait for ever."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
