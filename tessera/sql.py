@@ -74,11 +74,16 @@ def open_database(url: str) -> Engine:
 
 
 def close_database(engine: Engine) -> None:
-    """Close all connections. Threads whose calls were cancelled do not know it; they get a moment to give theirs back."""
+    """Close all connections. Threads whose calls were cancelled do not know it; they get a moment to end what they write and read."""
     deadline = time.monotonic() + LOCK_TIMEOUT_S
-    while isinstance(engine.pool, QueuePool) and engine.pool.checkedout() and time.monotonic() < deadline:
+    while _is_used(engine) and time.monotonic() < deadline:
         time.sleep(0.01)
     engine.dispose()
+
+
+def _is_used(engine: Engine) -> bool:
+    # Who waits for a turn has no connection yet.
+    return _turns(engine).taken or (isinstance(engine.pool, QueuePool) and engine.pool.checkedout() > 0)
 
 
 def _open_postgresql(url: URL) -> Engine:
@@ -146,8 +151,12 @@ def writing(engine: Engine) -> Iterator[Session]:
 
 def _turn(engine: Engine) -> AbstractContextManager[None]:
     """Let the threads that write to SQLite take turns: it lets them poll for its lock, and the unlucky ones would wait in vain."""
-    turns: Turns = engine.get_execution_options()[_TURNS]
-    return turns.turn(LOCK_TIMEOUT_S) if engine.dialect.name == "sqlite" else nullcontext()
+    return _turns(engine).turn(LOCK_TIMEOUT_S) if engine.dialect.name == "sqlite" else nullcontext()
+
+
+def _turns(engine: Engine) -> Turns:
+    found: Turns = engine.get_execution_options()[_TURNS]
+    return found
 
 
 def check_database(engine: Engine) -> None:

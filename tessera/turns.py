@@ -14,7 +14,8 @@ class Turns:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: deque[threading.Event] = deque()
-        self._taken = False
+        self.taken = False
+        """Whether somebody has a turn; while others wait somebody has."""
 
     @contextmanager
     def turn(self, timeout_s: float) -> Iterator[None]:
@@ -29,7 +30,7 @@ class Turns:
         mine = threading.Event()
         with self._lock:
             self._waiting.append(mine)
-            if not self._taken:
+            if not self.taken:
                 self._next()
         try:
             if not mine.wait(timeout_s):
@@ -45,6 +46,6 @@ class Turns:
                     self._waiting.remove(mine)
 
     def _next(self) -> None:
-        self._taken = bool(self._waiting)
-        if self._taken:
+        self.taken = bool(self._waiting)
+        if self.taken:
             self._waiting.popleft().set()

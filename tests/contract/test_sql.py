@@ -3,15 +3,20 @@
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from tessera.errors import FailedPreconditionError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
-from tessera.sql import check_database, migrate, open_database, reading, writing
+from tessera.sql import check_database, close_database, migrate, open_database, reading, writing
+from tessera.turns import Turns
+from tests.fixtures.waiting import WAIT_S
 
 NUMBERS = sa.Table("numbers", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), sa.Column("value", sa.Integer))
 
@@ -99,6 +104,18 @@ def test_many_writers_take_turns_and_lose_no_update(engine: Engine) -> None:
     for thread in threads:
         thread.join()
     assert value(engine) == 80
+
+
+def test_closing_waits_for_threads_that_wait_for_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'closing.db'}")
+    waits = threading.Event()
+    monkeypatch.setattr("tessera.sql.time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: waits.set()))
+    turns: Turns = engine.get_execution_options()["tessera_turns"]
+    with ThreadPoolExecutor(1) as threads:
+        with turns.turn(WAIT_S):
+            closing = threads.submit(close_database, engine)
+            assert waits.wait(WAIT_S)
+        closing.result(WAIT_S)
 
 
 def test_a_full_disk_is_told_apart_from_a_database_that_is_away(tmp_path: Path) -> None:
