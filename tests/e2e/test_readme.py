@@ -49,7 +49,7 @@ def at_port_base(text: str, base: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3100)
 def test_every_command_of_the_readme_works(shell: dict[str, str], tmp_path: Path) -> None:
     document = ROOT / "README.md"
     commands = blocks(document)
@@ -62,7 +62,7 @@ def test_every_command_of_the_readme_works(shell: dict[str, str], tmp_path: Path
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=1400,
+        timeout=3000,
         check=False,
     )
     assert result.returncode == 0, f"--- stdout\n{result.stdout[-4000:]}\n--- stderr\n{result.stderr[-4000:]}"
