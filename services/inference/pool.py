@@ -328,7 +328,7 @@ class Pool:
     async def _make_room(self) -> bool:
         """Unload the version that was asked for by number longest ago and is not needed, or wait for one that is being unloaded.
 
-        Not one whose calls may wait for a load: that load could be the one for which room is made.
+        Not one whose calls may wait for a load, for the reason that `Draining.next_gone` gives.
         """
         if await self._draining.next_gone():
             return True

@@ -32,7 +32,7 @@ class Ending:
             return raised
         try:
             async with asyncio.timeout(_STATUS_WAIT_S):
-                return await asyncio.shield(self._sent)
+                return await self._sent
         except TimeoutError:
             return raised
 
